@@ -65,7 +65,7 @@ demo: $(STAMP)
 	@echo "Press play: $(BIN)/byrote dashboard runs/demo/results"
 
 # A pretrained model from PyPI, through everything; the same command resumes where it was stopped. Probes are measured in steps
-# of their own, the most expensive last, so that results can be looked at in the meantime.
+# of their own, the most expensive last, so that results can be viewed in the meantime.
 REAL := runs/real
 REAL_RUN = $(BIN)/byrote run $(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf -o $(REAL)/results --sequences 16 --trace $(REAL)/trace.jsonl \
   --text $(REAL)/pages.txt --members $(REAL)/known_texts.txt --twins $(REAL)/new_texts.txt
@@ -83,8 +83,8 @@ real: $(STAMP)
 	@echo
 	@echo "What came out: docs/case-studies/smollm2.md. The report: reports/real/report.html"
 
-# The same model trained further on three kinds of text, and measured by byrote.Monitor; ended at any moment, the same command
-# goes on. A processor without bfloat16 trains faster with options=--float32.
+# The same model trained further on three kinds of text, and measured by byrote.Monitor; stopped at any moment, the same command
+# resumes. A processor without bfloat16 trains faster with options=--float32.
 seeds ?= 1
 real-training: $(STAMP)
 	$(BIN)/python tests/real/fetch_smollm2.py $(REAL)

@@ -78,7 +78,7 @@ def open_series(
 def open_runs(
     paths: Named | Sequence[Named], *, on_broken: Broken | None = None, **options: Any
 ) -> list[CheckpointSeries]:
-    """Open every series that is named, each with a name of its own.
+    """Open several series, each under a unique name.
 
     Args:
         paths: one or several of: a series; a folder of runs, each sub-folder a series; a glob of either; the step

@@ -101,7 +101,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class CheckpointSeries:
-    """Checkpoints in step order, with what could not be read listed beside them.
+    """Checkpoints in step order, with a list of what could not be read.
 
     Supports `len`, iteration, `series[3]`, `series[2:5]` (a series), `series.at(step)` and
     `series.nearest(step)`. Axes: `steps`, `tokens_seen`, `loss_nats`.

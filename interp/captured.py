@@ -70,7 +70,7 @@ def capture(
     *,
     hooks: str | Iterable[str] = "pattern",
 ) -> Capture:
-    """Run a model once and keep what the hooks showed.
+    """Run a model once and return what the hooks recorded.
 
     Args:
         model: from `interp.load`, or a step of a `HookedSeries`; a checkpoint, its path, or a model in memory as well.

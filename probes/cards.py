@@ -58,7 +58,7 @@ def card(info: ProbeInfo) -> Card:
         "not measured when": info.not_measured,
         "stimuli": ", ".join(info.stimuli) or ("none: weights only" if info.kind == "weights" else ""),
         "passes": info.passes,
-        "asked for by name": "" if info.default else "yes: it is not among the defaults",
+        "measured": "" if info.default else "on request only; it is not among the defaults",
         "needs": ", ".join(info.needs),
         "source": info.source,
         "version": str(info.version),

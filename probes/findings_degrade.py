@@ -53,7 +53,7 @@ def verdict_sentence(found: Verdict, unit: str) -> str:
     expected = _EXPECTED[found.rule.direction]
     if found.rule.smallest:
         expected += (
-            f" of {'less' if found.rule.direction == 'stays' else 'more'} than {found.rule.smallest:g}"
+            f" of {'less' if found.rule.direction == 'stays' else 'more'} than {number(found.rule.smallest)}"
         )
     text = f"{found.word}: {value} over {_seeds(found)} (expected {expected}, q {_equal(p_value(found.q))})"
     return f"{text}; {seen_words(found, unit)}" if found.word == UNDECIDED else text
@@ -260,10 +260,10 @@ def extraction_sentence(found: Extraction, name: str = "") -> str:
 
 def _remembered(found: Degradation) -> list[str]:
     rows = found.of("counterfactual")
-    sure = rows[rows["metric"] == "accuracy, surely memorised"].set_index("arm")["value"]
+    sure = rows[rows["metric"] == "accuracy, significantly memorised"].set_index("arm")["value"]
     return [
         f"{row['arm']}: training on a member raises accuracy on it by {interval(row['value'], row['lo'], row['hi'], sign=True)} over "
-        f"{counted(int(row['seeds']), 'run')}; {sure[row['arm']]:.0%} of members are surely memorised."
+        f"{counted(int(row['seeds']), 'run')}; {sure[row['arm']]:.0%} of members are significantly memorised."
         for row in rows[rows["metric"] == "accuracy"].to_dict("records")
     ]
 

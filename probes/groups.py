@@ -84,7 +84,7 @@ def group(name: str, runs: Iterable[Table]) -> Group:
 
 @accepts_paths()
 def groups_of(runs: Sequence[Table]) -> list[Group]:
-    """Runs grouped by the arm they declare, in the order of their first runs; settings of one arm that differ stand apart.
+    """Runs grouped by the arm they declare, in the order of their first runs; different settings of one arm form separate groups.
 
     Args:
         runs: results of one run each.

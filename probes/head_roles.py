@@ -5,7 +5,7 @@ Roles, strongest first; a head has the first that holds at the step:
 1. induction head: the `induction` verdict says yes
 2. previous-token head: `is_previous_token_head` of `byrote.probes.rules`
 3. matches prefixes: prefix matching stands surely above its null, and the head is called no induction head
-4. rests on position 0: its attention is there, as `rests` has it
+4. attends to position 0: nearly all of its attention is there, as `rests` has it
 5. looks back: attention to the token before, or to earlier copies of the same token, stands surely above its null
 6. none of these, though at least one of them was tested
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from byrote.probes.results.table import Table
 
 INDUCTION, PREVIOUS, MATCHES, RESTS, LOOKS_BACK, NONE = (
-    "induction head", "previous-token head", "matches prefixes", "rests on position 0", "looks back", "none of these",
+    "induction head", "previous-token head", "matches prefixes", "attends to position 0", "looks back", "none of these",
 )  # fmt: skip
 ROLES = (INDUCTION, PREVIOUS, MATCHES, RESTS, LOOKS_BACK, NONE)
 UNKNOWN = -1  # of a head on which nothing was measured
@@ -149,7 +149,7 @@ def introduce(results: Table, head: Head, *, step: int) -> str:
         but = f" and is not an induction head: {why}" if why else ""
         return f"{label} matches prefixes {when}{but}{_with(results, 'prefix_matching', head, step, after='; ' if but else ': ')}"
     if role == RESTS:
-        return f"{label} rests on position 0 {when}{_with(results, 'sink', head, step)}"
+        return f"{label} attends to position 0 {when}{_with(results, 'sink', head, step)}"
     if role == LOOKS_BACK:
         probe = max(_LOOKS, key=lambda name: _above_by(results, name, head, step))
         return f"{label} attends to {_LOOKS[probe]} more than chance would {when}{_with(results, probe, head, step)}"

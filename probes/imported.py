@@ -49,7 +49,7 @@ def import_scores(
     source: str = "",
     fresh: bool = False,
 ) -> Results:
-    """Published scores as a results folder of their own kind.
+    """Write published scores as a results folder, without intervals.
 
     Args:
         frame_or_path: a table with the columns step, layer, head and value, or the path of a CSV file that holds it; see

@@ -99,7 +99,7 @@ def ablate(
     n_seq: int = 32,
     seed: int = 0,
 ) -> Effect:
-    """Take the output of heads away, all of them together, and measure the loss with and without.
+    """Ablate heads, all of them together, and measure the loss with and without them.
 
     Args:
         model: from `br.load`, a checkpoint of a series, the path of one, or a model in memory (which is copied).
@@ -133,7 +133,7 @@ def clamp(
     n_seq: int = 32,
     seed: int = 0,
 ) -> Effect:
-    """Force where heads look, all of them together, and measure the loss with and without.
+    """Force the attention of heads, all of them together, and measure the loss with and without.
 
     Args:
         model, heads, stimulus, n_seq, seed: as for `ablate`.
@@ -167,7 +167,7 @@ def graft(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> pd.DataFrame:
-    """Put heads of one step into another, all of them together, three ways, and see what returns of the loss.
+    """Put heads of one step into another, all of them together, in three ways, and measure how much of the loss difference they restore.
 
     Args:
         series: holds both steps; or its path.

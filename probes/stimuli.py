@@ -443,7 +443,7 @@ PLUGIN_STIMULI: dict[str, PluginStimulus] = {}
 
 
 def stimulus(function: Callable[..., Any]) -> PluginStimulus:
-    """Decorator: make a function a stimulus that probes can ask for by its name.
+    """Decorator: make a function a stimulus that probes can request by name.
 
     `function(ids, n_ctx, n_seq, seed)` gets the ids a stimulus may use, the model's context, how many sequences, and the
     seed; it returns token ids [n_seq, pos], at most n_ctx - 1 long: BOS is put in front. Or a dict: "tokens", and

@@ -139,7 +139,7 @@ def remembered(members: pd.DataFrame) -> Iterator[str]:
         yield (
             f"- `subsets`: training on a document {'raises accuracy on' if metric == 'accuracy' else 'lowers the loss of'} it by "
             f"{interval(mean.value, mean.lo, mean.hi)} {unit} over {found.runs} runs; {found.memorised_frac:.0%} of "
-            f"{len(found.rows)} documents are surely memorised by {metric}."
+            f"{len(found.rows)} documents are significantly memorised by {metric}."
         )
     for metric in ("accuracy", "loss"):
         yield f"- `experiments`: {matrix_sentence(matrix_of(members, metric), metric)}"

@@ -38,7 +38,7 @@ AGAIN = FOLDER / "again.json"
 NOTE = (
     "Written by `python tests/claims_page.py` from [the runs](claims/runs.parquet); a test compares the two. The same numbers as JSON: "
     "[claims.json](claims/claims.json). Runs, rules and verdicts are explained in [statistics.md](statistics.md); "
-    "`byrote reproduce --list` lists the claims. The runs were made by several calls of `byrote reproduce` and put together."
+    "`byrote reproduce --list` lists the claims. The runs come from several calls of `byrote reproduce`."
 )
 
 
@@ -76,7 +76,7 @@ def written() -> Mapping[Path, str]:
 
 
 def _again(judgements: Sequence[Judgement], again: Mapping[str, Any]) -> Section:
-    """Each claim beside what other seeds say of it, and beside its own runs with their arms exchanged."""
+    """Each claim beside its verdicts on other seeds, and on its own runs with their arms exchanged."""
     looks = {look["seeds"]: {claim["name"]: claim for claim in look["claims"]} for look in again["looks"]}
     rows: list[tuple[Any, ...]] = []
     changed: list[str] = []
@@ -94,15 +94,15 @@ def _again(judgements: Sequence[Judgement], again: Mapping[str, Any]) -> Section
             cells += ["", ""] if other is None else [other["verdict"], _effect(other[decides])]
         share = again["relabelled"].get(name)
         rows.append((name, *cells, "" if share is None else f"{share:.1%}"))
-    said = f"Other verdicts: {', '.join(changed)}." if changed else "Every verdict is the same."
+    said = f"Verdicts that differ: {', '.join(changed)}." if changed else "Every verdict is the same."
     shown = {row[0] for row in rows}
     alone = [j.claim.name for j in judgements if j.verdict is not None and j.claim.name not in shown]
     said += f" Not repeated, or not testable with other seeds: {', '.join(alone)}." if alone else ""
     commands = " and ".join(f"`{look['made']['command']}`" for look in again["looks"])
-    how = f"The other runs are of {commands}. Quick grids have 5 seeds, so that no seed is in two columns, but for those of linear models (10) and of heads that are clamped or compared in weights (6 and 7), which share some with the next. {said} Relabelled: how often the claim is called reproduced on its own runs when arms are exchanged within seeds at random, {N_NULL} times or in every way there is, as they stand included."
+    how = f"The other runs are from {commands}. Quick grids have 5 seeds, so that no seed is in two columns, except those of linear models (10) and of heads that are clamped or compared in weights (6 and 7), which share some seeds with the next column. {said} Relabelled: how often the claim is judged as reproduced on its own runs when arms are exchanged within seeds at random, {N_NULL} times or in every possible way, including the original labels."
     columns = ("Claim", "These seeds", "Effect", *(word for seeds in looks for word in (f"Seeds from {seeds}", "Effect")), "Relabelled")  # fmt: skip
     table = Table("again", "The same claims on other seeds, and with labels exchanged.", columns, tuple(rows))
-    return Section("again", "Again, with other seeds and with labels exchanged", (Prose(how), table))
+    return Section("again", "Repeated with other seeds and with exchanged labels", (Prose(how), table))
 
 
 def _effect(part: Mapping[str, Any]) -> Estimate:

@@ -42,15 +42,15 @@ results["prefix_matching"].top(5)
 br.figures.trajectory(results["prefix_matching"])
 ```
 
-Names load when they are first used: opening a series or looking at results never imports torch, measuring does. Where a function takes
-results, a path of a results folder will do."""
+Names are loaded on first use: opening a series or looking at results never imports torch; measuring does. Wherever a function takes
+results, it also accepts the path of a results folder."""
 _SETTINGS = """# Settings
 
 Written by `python tests/reference_pages.py`; a test compares.
 
-Every option of every verb has a key and a variable. An option on the command line wins over its variable, the variable over
-`[tool.byrote]` in the pyproject.toml of the working directory, and that over the default. `byrote doctor` lists what is set, where, and
-what nothing reads.
+Every option of every verb has a key and a variable. An option on the command line takes precedence over its variable, the variable
+over `[tool.byrote]` in the pyproject.toml of the working directory, and that over the default. `byrote doctor` lists what is set,
+where, and which settings nothing reads.
 
 ```toml
 [tool.byrote.run]
@@ -62,17 +62,18 @@ threads = 4
 ```
 
 A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`. A variable is `BYROTE_`, the verb and
-the option: `BYROTE_RUN_DEVICE`, `BYROTE_LAB_TRAIN_D_MODEL`. What each option means is said in [the command line](cli.md).
+the option: `BYROTE_RUN_DEVICE`, `BYROTE_LAB_TRAIN_D_MODEL`. [The command line](cli.md) explains each option.
 
-The folder in which a command is started may be somebody else's. Keys marked *not from a file* reach the network or other machines, run
-code, or discard what is stored: they are read from the command line and from variables only. The same holds for paths outside the
-folder in keys marked *inside the folder*."""
+The folder in which a command is started may belong to someone else. Keys marked *not from a file* reach the network or other
+machines, run code, or discard stored data: they are read from the command line and from variables only. The same applies to paths
+outside the folder in keys marked *inside the folder*."""
+_FORMS = "`table` on a terminal, else `csv`; or `json`, `jsonl`"
 _OTHER = {
     SYNC_VARIABLE: "`0` writes without waiting for the disk (faster on slow disks; a power cut may then lose what was reported as written)",
     STATE_VARIABLE: "folder in which the dashboard stores its jobs and texts (`~/.local/state/byrote` on Linux)",
     "NO_COLOR": "set to anything: no colour in the terminal",
     "COLUMNS": "width of tables in characters where stdout is not a terminal",
-    "HF_HUB_OFFLINE": "`1`: nothing is downloaded from the Hub, whatever the options say",
+    "HF_HUB_OFFLINE": "`1`: nothing is downloaded from the Hub, regardless of the options",
 }
 
 
@@ -92,7 +93,7 @@ def api_page() -> str:
         "`fig.table`; [figures](figures.md) has a line of code for each.",
         _names("br.figures", br.figures, br.figures.__all__),
         "## In training: `byrote.integrations`",
-        "[Measuring while a model trains](training.md) has whole scripts.",
+        "[Measuring while a model trains](training.md) has complete scripts.",
         _names("byrote.integrations", integrations, integrations.__all__),
         "## Degradation: `br.degrade`",
         "[The measures](degradation/README.md), each with its card.",
@@ -115,7 +116,7 @@ def _settings_parts() -> Iterator[str]:
     yield _SETTINGS
     for name, command in commands(click.Context(cli, info_name="byrote")):
         if isinstance(command, Verb):
-            rows = list(_keys(name.removeprefix("byrote "), command))
+            rows = list(dict.fromkeys(_keys(name.removeprefix("byrote "), command)))
             yield f"## [{name}](cli.md#{name.replace(' ', '-')})"
             yield _table(("key", "variable", "default", ""), rows)
     yield "## Other variables"
@@ -127,6 +128,9 @@ def _keys(verb: str, command: click.Command) -> Iterator[tuple[str, str, str, st
     shared = {"quiet", "verbose", "no_color", "traceback"}
     for option in command.params:
         if not isinstance(option, click.Option) or option.name is None or option.name in shared:
+            continue
+        if option.name == "output":
+            yield "`output`", f"`{settings.PREFIX}{verb.replace(' ', '_').upper()}_OUTPUT`", _FORMS, ""
             continue
         shown = option.get_help_extra(context).get("default") if option.show_default else None
         where = "not from a file" if option.name in settings.BY_HAND else ""

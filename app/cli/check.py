@@ -53,7 +53,7 @@ def check(
     """Check RESULT... against the rules of a gate, and exit 1 when one does not pass.
 
     RESULT is a results folder, a folder of several, or a quoted glob. The interval decides: a rule passes when the result is
-    surely inside its bounds, fails when it is surely outside, and is undecided otherwise. Undecided counts as failed unless the
+    clearly inside its bounds, fails when it is clearly outside, and is undecided otherwise. Undecided counts as failed unless the
     gate says `undecided = "pass"`.
     """
     from byrote.probes.gate import check as checked

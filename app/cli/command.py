@@ -47,11 +47,16 @@ class Declared:
         names = list(self.names)
         if self.kind is click.Option and not any(word.startswith("--") for word in names):
             names.append(f"--{name.replace('_', '-')}")
-        return [self.kind([*names, name], **self.given)]
+        return [self.kind([*names, self._key(name)], **self.given)]
 
     def value(self, name: str, values: Mapping[str, Any]) -> Any:
         """What was typed for it."""
-        return values[name]
+        return values[self._key(name)]
+
+    @staticmethod
+    def _key(name: str) -> str:
+        """The name in settings and variables: `from_` is a word of Python, `from` what is typed."""
+        return name.rstrip("_")
 
 
 class Record:

@@ -96,20 +96,20 @@ def compare(
     expect: Path | None = options.EXPECT,
     out: Output,
 ) -> int:
-    """Compare run B with run A, the baseline, or two arms of several seeds: what differs, and how surely.
+    """Compare run B with run A, the baseline, or two arms of several seeds: what differs, and how certain that is.
 
-    RESULT is a results folder, a folder of several, or a quoted glob; the first run is the baseline A, and every other one
-    is compared with it. More than two runs that declare arms of several seeds are compared as arms, with that of the
-    first. In a folder of several, the control or else what was trained on unique data is the baseline.
+    RESULT is a results folder, a folder of several, or a quoted glob; the first run is the baseline A, and every other one is
+    compared with it. More than two runs that declare arms of several seeds are compared as arms, with the first run's arm as the
+    baseline. In a folder of several, the baseline is the control or, failing that, the run on unique data.
 
-    Of two runs: differences are B - A on the same sequences, with 95% intervals over sequences. Two seeds of one arm differ as
-    surely, so nothing is called better or worse: every statement is about these two runs. The table has the numbers about the
-    whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV and JSON have every
+    Of two runs: differences are B - A on the same sequences, with 95% intervals over sequences. Two seeds of one arm differ just as
+    significantly, so nothing is called better or worse: every statement is about these two runs. The table has the numbers about
+    the whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV and JSON have every
     number. Heads are compared by name only where both runs started from the same weights.
 
-    Of two groups (--group twice): intervals cover training seeds and sequences, paired by seed where init and unique data
-    are shared; onsets are compared as ranks, with "never" after every step, and counts of seeds exactly. Better and worse are
-    said from 5 seeds a side on. One row per number, with the values of every seed.
+    Of two groups (--group twice): intervals cover training seeds and sequences, paired by seed where init and unique data are
+    shared; onsets are compared as ranks, with "never" after every step, and counts of seeds exactly. Better and worse are used only
+    with 5 seeds or more per arm. One row per number; CSV and JSON have the values of every seed.
 
     A change is reported when its whole interval lies beyond the metric's smallest effect (`byrote probes NAME`) and q is below
     0.05: one primary metric, the copying gain; eight secondary ones corrected together (Holm); heads, and all else, by

@@ -51,7 +51,7 @@ def degrade(
     paths: tuple[str, ...] = argument("[PATH]...", required=False),
     group: tuple[str, ...] = GROUP,
     baseline: str = option(
-        "The undamaged arm. If left out: the first --group; of PATHs, the arm called control, else the only one without repeated or synthetic data.",
+        "The undamaged arm. If left out: the first --group; with PATHs, the arm called control, or else the only one without repeated or synthetic data.",
         metavar="ARM",
         default="",
         show_default=False,
@@ -63,7 +63,7 @@ def degrade(
         show_default=False,
     ),
     metric: str = option(
-        "What is damaged. If left out: held_out_loss/loss, or repeat_loss/later_blocks where that was not measured. Of heads name "
+        "What is damaged. If left out: held_out_loss/loss, or repeat_loss/later_blocks where that was not measured. For heads, name "
         "the strongest: prefix_matching/score:best_head.",
         metavar="PROBE/METRIC",
         default="",

@@ -20,7 +20,7 @@ def export(
     *,
     results: tuple[str, ...] = argument("RESULT..."),
     out: Path = option(
-        "A .html file, or a folder for play.html. What is there is replaced.",
+        "A .html file, or a folder for play.html. Existing files are replaced.",
         "-o",
         type=options.PATH,
         default="play.html",
@@ -47,7 +47,7 @@ def export(
     step: int | None = option(
         "The step it opens at; if left out, the first event.", metavar="STEP", type=options.NATURAL
     ),
-    open_it: bool = flag("Open the file in the browser.", "--open"),
+    open_: bool = flag("Open the file in the browser.", "--open"),
 ) -> None:
     """Write one HTML file that plays RESULT over training: head grid, curves, circuit and attention, of one run or two.
 
@@ -68,4 +68,4 @@ def export(
         step=step,
     )
     session.data(str(written))
-    open_page(session, written, wanted=open_it)
+    open_page(session, written, wanted=open_)

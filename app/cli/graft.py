@@ -35,10 +35,10 @@ def graft(
 ) -> int:
     """Take heads of the series in PATH from one step into another, and measure the loss on repeated tokens.
 
-    Three ways: their weights, their outputs on the same tokens (z), and only where they look (pattern). `change` is what
-    that does to the loss, in nats; `returned` the share of the way from one step to the other; `control` the change with
-    as many random heads of the same layers. Steps are written as in `--steps`: 600, last, nearest:1k. Exit 3 when
-    one of the three cannot be done on this model.
+    Three ways: their weights, their outputs on the same tokens (z), and only where they look (pattern). `change` is what that does
+    to the loss, in nats; `returned` the share of the loss difference between the two steps that is restored; `control` the change
+    with as many random heads of the same layers. Steps are written as in `--steps`: 600, last, nearest:1k. Exit 3 when one of the
+    three cannot be done on this model.
     """
     from byrote.interp.axes import parse_heads
 

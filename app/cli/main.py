@@ -106,7 +106,7 @@ def cli(ctx: click.Context) -> None:
     """Did the model learn the rule, or did it learn by rote?
 
     Reads a folder of training checkpoints, finds the heads that copy in context, and says when they formed, how
-    surely, and what repeated training data did to them. `byrote help VERB` explains a verb.
+    certain that is, and what repeated training data did to them. `byrote help VERB` explains a verb.
     """
     settings = ctx.ensure_object(Session).settings
     if ctx.invoked_subcommand == "doctor":

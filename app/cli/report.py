@@ -42,7 +42,7 @@ def report(
     light: bool = flag("No JavaScript: static figures, a small file that prints well."),
     figures: bool = flag("Write every figure as an SVG file too, into the folder figures beside the page."),
     each: bool = flag("A report of every run, in a folder of its own, and an index.html over them."),
-    open_it: bool = flag("Open the report in the browser.", "--open"),
+    open_: bool = flag("Open the report in the browser.", "--open"),
     expect: Path | None = options.EXPECT,
 ) -> int:
     """Write one self-contained HTML file about RESULT..., and the same content as JSON and CSV.
@@ -70,7 +70,7 @@ def report(
     checks = checks_of(runs)
     if each:
         return _every_run(
-            session, runs, out or _default_place(runs), base_name, light=light, open_it=open_it
+            session, runs, out or _default_place(runs), base_name, light=light, open_=open_
         ) or say_checks(session, checks)
     files = build_report(
         runs,
@@ -86,12 +86,12 @@ def report(
         session.note(f"{len(files.figures)} figures: {files.figures[0].parent}")
     for warning in files.warnings:
         session.warn(f"warning: {warning}")
-    open_page(session, files.html, wanted=open_it)
+    open_page(session, files.html, wanted=open_)
     return say_checks(session, checks)
 
 
 def _every_run(
-    session: Session, runs: list[Results], out: Path, base: str | None, *, light: bool, open_it: bool
+    session: Session, runs: list[Results], out: Path, base: str | None, *, light: bool, open_: bool
 ) -> int:
     """A report for each run, compared with the baseline where one is named, and the page that lists them; the exit code."""
     from byrote.report.index import build_reports
@@ -101,7 +101,7 @@ def _every_run(
     session.note(f"{len(runs)} reports beside it, a folder each")
     for warning in files.warnings:
         session.warn(f"warning: {warning}")
-    open_page(session, files.html, wanted=open_it)
+    open_page(session, files.html, wanted=open_)
     return 0
 
 

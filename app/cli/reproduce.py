@@ -103,7 +103,7 @@ def reproduce(
     progress: str = options.PROGRESS,
     out: Output,
 ) -> int:
-    """Judge claims of papers on small runs: train what is missing, measure it, and say what holds.
+    """Test claims of papers on small runs: train what is missing, measure it, and report what holds.
 
     NAME is a claim or a paper (all its claims). The rule of each claim, its direction and its smallest effect of interest were
     fixed beforehand. Writes a page (claims.html), claims.json, runs.parquet and a figure per claim. The same command again resumes where it was interrupted, and only judges where nothing is missing.

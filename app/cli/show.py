@@ -76,19 +76,18 @@ def show(
 ) -> None:
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
 
-    RESULT is a results folder, a folder of several, or a quoted glob; of several runs the rows of one follow those of the
-    other.
+    RESULT is a results folder, a folder of several, or a quoted glob; with several runs, the rows of one follow those of the other.
 
-    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, seed, rank, valid, reason, words. Rank 1 is the
-    strongest by the probe's own direction; numbers about the whole model have none. What was not measured has a reason
-    instead; a verdict has its word.
-    Curves (values by position) are in the report and in observations.parquet.
+    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, seed, rank, valid, reason, words. Rank 1 is the strongest by
+    the probe's own direction; numbers about the whole model have none. A number that was not measured has a reason instead; a
+    verdict is shown in words. Curves (values by position) are in the report and in observations.parquet.
 
-    Below the table, the strongest heads are introduced by what they are: an induction head, a previous-token head, or neither.
+    Below the table, one sentence each says what the strongest heads are: induction heads, previous-token heads, or neither.
 
-    With --events, what happened over all steps: since when the strongest heads are surely above their nulls; between which
-    measured steps each number had made 10, 50 and 90% of its change, with a 95% interval; induction heads lost; peak and
-    share lost since; where the change was steepest; which heads traded places; which of two curves moved first, or that the order cannot be decided.
+    With --events, what happened over all steps: since when the strongest heads are significantly above their nulls; between which
+    measured steps each number had made 10, 50 and 90% of its change, with a 95% interval; induction heads lost; peak and share lost
+    since; where the change was steepest; which heads traded places; which of two curves moved first, or that the order cannot be
+    decided.
     """
     runs = options.open_results(results)
     for run in runs:

@@ -71,12 +71,12 @@ def text(
     config: SweepConfig = record(SweepConfig, "device dtype threads"),
     out: Output,
 ) -> int:
-    """Measure what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
-    how it repeats itself, how concentrated it is, its near-duplicates, and against a reference what it lost.
+    """Measure what each corpus FILE can teach a model, with intervals: how much of it an induction head could predict,
+    how it repeats itself, how concentrated it is, its near-duplicates, and what it lost relative to a reference.
 
-    FILE is .txt, .jsonl (either may be .gz), .parquet, token ids as .npy or .safetensors, or a folder of these. Files of
-    any size are read piece by piece; a line of .jsonl may have 32 MiB. The table shows a choice of numbers; -v shows all,
-    and CSV and JSON have all.
+    FILE is .txt, .jsonl (either may be .gz), .parquet, token ids as .npy or .safetensors, or a folder of these. Files of any size
+    are read piece by piece; a line of .jsonl may have 32 MiB. The table shows a selection of numbers; -v shows all, and CSV and
+    JSON have all.
     """
     from byrote.checkpoints.texts import NothingToReadError
     from byrote.probes.text.corpus import measure_text

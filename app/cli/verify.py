@@ -28,9 +28,9 @@ def verify(
 ) -> int:
     """Look for damage and disagreement in RESULT, a results folder; nothing is written, measured or downloaded.
 
-    Every unit is compared with its hashes and with run.json, observations.parquet with what the units give, saved
-    attention and texts with theirs, and checkpoints that are still at their recorded path by size and time of their files. What
-    version 0.1 wrote has no hashes; the number of such files is reported.
+    Every unit is compared with its hashes and with run.json, observations.parquet with what the units give, saved attention and
+    texts with theirs, and checkpoints that are still at their recorded path by size and time of their files. Files of version 0.1
+    have no hashes; their number is reported.
 
     Columns: run, kind (finding or checked), text. Exit 1 when something was found.
     """

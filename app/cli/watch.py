@@ -75,7 +75,7 @@ class Stopping:
         metavar="FILE",
     )
     stop_on_fail: str | None = option(
-        "What to stop when a rule is surely broken: the ID of one of your processes, which is sent a signal, or a file to write.",
+        "What to stop when a rule is clearly violated: the ID of one of your processes, which is sent a signal, or a file to write.",
         metavar="PID|FILE",
     )
     stop_signal: str = option("The signal.", type=click.Choice(SIGNALS), default="TERM")
@@ -145,7 +145,7 @@ def watch(
     complete, and with Ctrl-C or SIGTERM: then it measures the folder as it is, as `byrote run` does, and says what the gate says. A second Ctrl-C stops
     at once. The same command again resumes.
 
-    With --expect and --stop-on-fail, a rule that is surely broken, and would be at the end too, stops the run: exit 1.
+    With --expect and --stop-on-fail, a rule that is clearly violated, and would be at the end too, stops the run: exit 1.
     """
     from byrote.probes.registry import load_file, resolve
     from byrote.probes.sweep.watching import Pace, Watch

@@ -255,7 +255,7 @@ def one_card(name: str) -> None:
     """One probe's card: what, how, in which unit, against what chance, from which source."""
     shown = _card(name)
     st.markdown(f"**{literal(sentence_case(probe_name(name)))}**  \n{literal(shown.summary, limit=1000)}")
-    facts = {k: v for k, v in shown.facts.items() if k not in ("kind", "version", "asked for by name")}
+    facts = {k: v for k, v in shown.facts.items() if k not in ("kind", "version", "measured")}
     st.markdown("\n".join(f"- **{literal(k)}**: {literal(v, limit=1500)}" for k, v in facts.items()))
     st.markdown(
         "\n".join(

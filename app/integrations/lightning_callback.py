@@ -24,7 +24,7 @@ else:
 
 
 class LightningCallback(Callback):
-    """Measures at steps of a Lightning `Trainer`, and stops it where a rule of `expect` is surely not satisfied.
+    """Measures at steps of a Lightning `Trainer`, and stops it when a rule of `expect` is clearly violated.
 
     Numbers go to every logger of the trainer and, by `self.log`, to `trainer.callback_metrics`, where other callbacks look.
 

@@ -59,10 +59,10 @@ def _leaving_generators(method: Callable[Arguments, Result]) -> Callable[Argumen
 
 
 class Monitor:
-    """Called after every optimiser step, it measures at some of them and says whether training should stop.
+    """Called after every optimiser step; measures at some of them and returns whether training should stop.
 
     Attributes:
-        should_stop: whether a rule of `expect` is surely not satisfied.
+        should_stop: whether a rule of `expect` is clearly violated.
         checks: what became of the rules of `expect` when they were last looked at.
         spent_s: seconds spent measuring so far, what happens once apart.
         measured, skipped, failed: steps.
@@ -74,7 +74,7 @@ class Monitor:
         probes: names, or probes made with `byrote.probe`; those that `expect` names are added. A verdict brings what it needs.
         name: of the run; a second training into the same `out` is called `name-2`.
         out: parent of the results folder.
-        expect: a file of rules, see docs/gate.md; training should stop when one is surely not satisfied.
+        expect: a file of rules, see docs/gate.md; training should stop when one is clearly violated.
         budget_frac: share of the time spent training that measuring may take, in (0, 1]; steps beyond it are skipped. None is
             no bound. The first step that is measured and the last are measured in any case.
         log: called with {name: number} and the step after each measurement, in the process that measures.

@@ -11,7 +11,7 @@ from byrote.integrations.monitor import Monitor
 
 
 class TransformersCallback(TrainerCallback):
-    """Measures at steps of a `Trainer`, and stops it where a rule of `expect` is surely not satisfied.
+    """Measures at steps of a `Trainer`, and stops it when a rule of `expect` is clearly violated.
 
     Alone it writes the results folder; `attach` also has the trainer log the numbers.
 

@@ -99,8 +99,8 @@ def claims_report(judgements: Sequence[Judgement], table: pd.DataFrame, made: Ma
 _HOW = (
     f"Effects are differences between arms, seed by seed, with 95% intervals over seeds. A claim is reproduced where the whole "
     f"interval lies beyond the smallest effect of interest, in the direction that was stated before the runs, and q (corrected for "
-    f"the claims of its paper) is below 5%; with fewer than {MIN_SEEDS} seeds nothing is. What could have been seen is the effect "
-    f"that would have been called in 80% of repetitions. Verdicts are of these small models and recipes, and of nothing larger."
+    f"the claims of its paper) is below 5%; with fewer than {MIN_SEEDS} seeds nothing is. The detectable effect is the one "
+    f"that would have been found in 80% of repetitions. Verdicts are about these small models and recipes, not about larger ones."
 )
 
 
@@ -121,7 +121,7 @@ def _verdicts(judgements: Sequence[Judgement]) -> Table:
         "Verdict",
         "Effect",
         "Smallest of interest",
-        "Could have been seen",
+        "Detectable effect",
         "Seeds",
         "q",
         "Onset",
@@ -145,7 +145,7 @@ def _row(judged: Judgement) -> tuple[Any, ...]:
     seen = number(verdict.seen) if math.isfinite(verdict.seen) else "nothing"
     smallest = verdict.rule.smallest
     sign = {"rises": "more than ", "falls": "less than −" if smallest else "less than ", "stays": "within "}
-    bound = f"{sign[verdict.rule.direction]}{smallest:g}"
+    bound = f"{sign[verdict.rule.direction]}{number(smallest)}"
     return (
         what, word, Estimate(verdict.value, verdict.lo, verdict.hi, n=verdict.seeds, signed=True),
         Words(bound, detail=ONSET_UNIT if claim.primary == "onset" else claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
@@ -157,7 +157,7 @@ def _unshown(judgements: Sequence[Judgement]) -> list[Section]:
     rest = sorted((j for j in judgements if j.word != REPRODUCED), key=lambda j: _rank(j.word))
     items = [f"{j.claim.name} is {j.word}: {j.claim.statement} {sentence_case(j.words)}." for j in rest]
     return (
-        [Section("unshown", "What does not hold at this scale, or was not shown", (Listing(tuple(items)),))]
+        [Section("unshown", "What was not reproduced, or not shown, at this scale", (Listing(tuple(items)),))]
         if items
         else []
     )
@@ -167,9 +167,7 @@ def _revised(judgements: Sequence[Judgement]) -> list[Section]:
     """Of which rules something was chosen after a look; no section where of none."""
     items = [f"{j.claim.name}: {j.claim.revised}." for j in judgements if j.claim.revised]
     return (
-        [Section("revised", "What was chosen after a look at runs", (Listing(tuple(items)),))]
-        if items
-        else []
+        [Section("revised", "Choices made after looking at runs", (Listing(tuple(items)),))] if items else []
     )
 
 
@@ -193,7 +191,7 @@ def _paper_blocks(judgements: Sequence[Judgement], table: pd.DataFrame) -> list[
         drawn.add(claim.name)
     claims = [judged.claim for judged in judgements if not judged.claim.untestable]
     again = f"byrote reproduce {' '.join(claim.name for claim in claims)}{_options(claims, table)}"
-    blocks.append(Code(f"again-{judgements[0].claim.paper}", "The same again:", again))
+    blocks.append(Code(f"again-{judgements[0].claim.paper}", "To repeat this:", again))
     return blocks
 
 
@@ -211,7 +209,7 @@ def _verdict_words(judged: Judgement) -> str:
     claim, verdicts = judged.claim, judged.verdicts
     assert verdicts is not None, "a claim with runs has a verdict"
     said = [
-        f"Here: {claim.compared}. The smallest effect of interest is {verdicts.verdict.rule.smallest:g}: {claim.reason}."
+        f"Here: {claim.compared}. The smallest effect of interest is {number(verdicts.verdict.rule.smallest)}: {claim.reason}."
     ]
     for part, words, unit in (
         ("final", judged.final_words, claim.unit),
@@ -224,7 +222,7 @@ def _verdict_words(judged: Judgement) -> str:
         elif words:
             said.append(f"{'Final value' if part == 'final' else 'Onset'}: {UNTESTABLE}, {words}.")
         elif part == "onset":
-            said.append("Onset: nothing appears over training that could come later.")
+            said.append("Onset: not applicable.")
     return " ".join(said)
 
 

@@ -1,4 +1,4 @@
-"""Run against run: what changed, by how much, and how surely."""
+"""Run against run: what changed, by how much, and how certain that is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _one(inputs: Inputs, comparison: Comparison, index: int) -> list[Block]:
         Prose(
             f"Differences are {b} minus {a}, head by head.{matched} Imported scores have no samples: nothing is tested."
             if comparison.untested
-            else f"Differences are {b} minus {a}, paired by test sequence.{matched} Two seeds of one arm differ as surely as two "
+            else f"Differences are {b} minus {a}, paired by test sequence.{matched} Two seeds of one arm differ as significantly as two "
             "arms do: what is said here is said of these two runs. A difference is clear when its whole 95% interval lies beyond "
             "the metric's smallest effect of interest and q is below 0.05.",
             "note",

@@ -154,10 +154,10 @@ def event_blocks(inputs: Inputs) -> list[Block]:
     )
     table = Table(
         name="events-table",
-        caption="Between which measured steps a head first stood surely above its null, and did so at the next too; and between "
+        caption="Between which measured steps a head was first significantly above its null, and at the next one too; and between "
         "which each number had made 10, 50 and 90% of its change, with the 95% interval in brackets where that is wider: "
         "between two measured steps nothing was seen. “Best at” and “lost since” "
-        "are given where the last step is surely worse than the best one. All of it is in `byrote show --events`. "
+        "are given where the last step is significantly worse than the best one. All of it is in `byrote show --events`. "
         + seeds_of(inputs.measured),
         columns=(
             "Run",

@@ -45,7 +45,7 @@ from byrote.probes.stimuli import Stimulus
     },
     main_metric="loss_mean",
     reads_as="icl above 0: the late loss suffers more than the early one, the head serves in-context learning. loss "
-    "above 0 with icl near 0: it serves everywhere alike. icl rests on two tokens a sequence: mind the interval",
+    "above 0 with icl near 0: it serves everywhere alike. icl is based on two tokens per sequence: mind the interval",
     not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
     "values, or patterns set so do not change the logits",

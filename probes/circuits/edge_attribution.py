@@ -80,7 +80,7 @@ N_STEPS, N_RANDOM, MOST_ROWS = 5, 3, 512
     undirected=("circuit_edges", "completeness", "n_edges", "n_with_rows"),
     directions={"clean": "lower", "gain": "higher", "faithfulness": "higher"},
     settings=("completeness", "n_edges", "n_with_rows"),
-    reads_as="Large: copying rests on the edge; a previous-token head's edge into the keys of an induction head, and "
+    reads_as="Large: copying depends on the edge; a previous-token head's edge into the keys of an induction head, and "
     "that head's into the logits, are the known circuit. First order: a saturated softmax hides an edge that the "
     "exact faithfulness curve shows missing. A curve that reaches 1 with few edges and far above its chance: a small "
     "circuit. Shared keys and values (grouped queries) are listed under the first head that uses them",

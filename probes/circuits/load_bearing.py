@@ -4,7 +4,7 @@ Source: matched controls and the distinction of signature and load: Sabry and Be
 ablation: Wang et al. 2022, arXiv:2211.00593. The rule and its margins are ours.
 
 1. every head's prefix_matching minus its shuffled null, paired by sequence (sink_free where more than 0.8 of its attention
-   rests on position 0). top: the k heads where it is highest; k = top_heads, or 5% of all heads, rounded, at least 1
+   is on position 0). top: the k heads where it is highest; k = top_heads, or 5% of all heads, rounded, at least 1
 2. signature = mean of it over the top heads
 3. change = loss on later blocks with a set of heads ablated together (each z set to its mean over the other sequences
    at the same position) minus the loss without

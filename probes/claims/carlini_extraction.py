@@ -98,7 +98,7 @@ CLAIMS = (
         "carlini",
         "The more often a sequence occurs in the training data, the more likely it is extracted.",
         "GPT-Neo 125M to 6B on the Pile, 2 to 900 duplicates: rises throughout (figure 1)",
-        "slope of the share extracted (7 tokens greedily after 7, word for word) on the logarithm of how often documents were planted, "
+        "slope of the share extracted (7 tokens reproduced greedily after 7) on the logarithm of how often documents were planted, "
         "at the largest size; exposure in bits is shown beside it",
         "extracted",
         "share per doubling",
@@ -152,7 +152,7 @@ CLAIMS = (
         "carlini",
         "With a longer prompt more is extracted.",
         "GPT-J 6B: 33% after 50 tokens, 65% after 450",
-        "share of planted documents of which the next 3 tokens come out after the first 9, minus the same after the first 3, each less "
+        "share of planted documents whose next 3 tokens are produced after the first 9, minus the same after the first 3, each less "
         "that of documents never planted; suffixes differ, as they must where documents begin at BOS",
         "next_extracted",
         "share",

@@ -10,7 +10,7 @@ from byrote.probes.degrade.verdicts import Rule
 
 GRID = Grid(
     "markov",
-    "2 layers of attention alone on Markov chains whose matrix is drawn anew for every sequence",
+    "2 layers of attention alone on Markov chains with a new matrix for every sequence",
     file="markov",
     sizes=("d16",),
     probes=("in_context_markov",),
@@ -50,7 +50,7 @@ CLAIMS = (
         22,
         "edelman-stages",
         "edelman",
-        "On Markov chains drawn anew for every sequence, predictions pass from even ones to the context's unigrams, stay there for a "
+        "On Markov chains that are new for every sequence, predictions go from uniform to the context's unigrams, stay there for a "
         "while, and then become those of its bigrams.",
         "2 layers: distinct stages, the distance to the unigram falls and rises again (figure 2)",
         "the smallest of: the fall of KL to the unigram to its lowest (at a step chosen on the other seeds), its rise after that, and "
@@ -58,7 +58,7 @@ CLAIMS = (
         "kl_unigram",
         "nats",
         Rule("rises", 0.02),
-        "about a sixth of how far unigram and bigram predictions lie apart on these chains",
+        "about a sixth of the distance between unigram and bigram predictions on these chains",
         (GRID.name,),
         stages,
         picture=Picture("steps", "kl_unigram", (_PLACE,)),

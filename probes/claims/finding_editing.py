@@ -15,7 +15,7 @@ CLAIMS = (
         0,
         "finding-editing-copying",
         "findings",
-        "Token editing, in which tokens that a model gives at least half of the probability are drawn anew, hurts copying.",
+        "Token editing, which resamples tokens that a model gives at least half of the probability, hurts copying.",
         "another trainer, 6 seeds, one table: +0.22 +- 0.08 nats, onset 1.3 times later",
         f"loss on copied tokens at the end, edited text minus the same unedited, {_WHERE}; onset: where copying appears",
         "copy_loss",

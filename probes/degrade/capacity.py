@@ -5,7 +5,7 @@ Carlini et al. 2022, arXiv:2202.07646: extraction grows with the logarithm of du
 scale extraction jumps, so that a logistic curve has a place and a steepness where a line has neither.
 
 1. capacity: bits per parameter = bits of all members over N, per run; mean over seeds at each data set size; plateau = that of the
-   largest data set. It is no plateau yet where it is surely above the next largest, beyond the smallest effect
+   largest data set. It is not yet a plateau where it is significantly above the next largest, beyond the smallest effect
 2. extraction: of each run, members extracted among members by number of duplicates c; logit p = a + b ln c by Firth's penalised
    likelihood (1993), finite where all or none are extracted; threshold = the c of one half, exp(-a / b); steepness b
 3. interval of ln threshold and of b over seeds: Student's over the runs' own fits, or one run: not known

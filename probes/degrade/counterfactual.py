@@ -8,7 +8,7 @@ is the share of tokens predicted first. Intervals over runs and the correction o
    either side
 2. per member: Welch's interval over runs; one-sided p by exact permutation of which runs were trained on it, which chance decided
    (accuracies are shares of a few tokens: runs that agree to the last digit are no certainty); q corrected over members
-   (Benjamini-Hochberg); surely memorised where q is below 5%
+   (Benjamini-Hochberg); significantly memorised where q is below 5%
 3. over members: the mean of these differences. Its interval is Student's over runs, by the jackknife: each run is left out in turn,
    for a run is one draw of a training and shares its luck among all members
 4. chance: 0. What members have in common with everything else (an easy sequence) is the same on both sides and cancels
@@ -27,7 +27,7 @@ from byrote.probes.rules import ALPHA
 from byrote.probes.seed_statistics import SeedDifference, label_p, paired_difference, unpaired_difference
 from byrote.probes.statistics import benjamini_hochberg
 
-SURELY = "surely memorised"
+SURELY = "significantly memorised"
 LEAST_RUNS = 2  # with a member, and without it
 COUNTERFACTUAL_COLUMNS = (
     "member", "with", "without", "mean_with", "mean_without", "value", "lo", "hi", "p", "q", "memorised",
@@ -54,7 +54,7 @@ class Counterfactual:
 
 
 def counterfactual(members: pd.DataFrame, *, better: str = "higher") -> Counterfactual:
-    """What runs know of members because they were trained on them.
+    """What runs know about members because they were trained on them.
 
     Args:
         members: columns run, member, repeats (0: not trained on it) and value; each run with each member once.

@@ -5,12 +5,12 @@ in a run with i alone is distributed as in a run with i and T. The halves, the p
 
 1. a whole and its half: an arm that was trained on every member that the other one was trained on, as often, and on more (the lab's
    `planted = "all"` and "even", "odd"); runs of one seed have the same members, weights at step 0 and fresh data
-2. per seed: the mean over the half's members of whole minus half; over halves their mean. By count: the same, of the members that were
-   planted so often
+2. per seed: the mean over the half's members of whole minus half; over halves their mean. By count: the same for the members that
+   were planted that often
 3. never planted: the same of members that neither run was trained on: what planting does to every sequence of their kind, such as
    canaries of uniform tokens among other text. Beyond it: the first less this, seed by seed, what is of the members themselves
-4. independent: the difference surely lies within the smallest effect on either side (two one-sided tests, MIN_SEEDS seeds);
-   dependent: it surely lies beyond; else not decided, with the margin that would have been
+4. independent: the difference is significantly within the smallest effect on either side (two one-sided tests, MIN_SEEDS seeds);
+   dependent: it is significantly beyond; otherwise not decided, with the margin that could have been shown
 """
 
 from __future__ import annotations

@@ -3,17 +3,18 @@
 Source: Hernandez et al. 2022, arXiv:2205.10487, figures 2, 4 and 15 and appendix on boundaries (half of the largest effect, linear
 in log); umbrella test: Mack and Wolfe 1981, J. Am. Stat. Assoc. 76. Choosing on some seeds and testing on others is ours.
 
-1. damage = mean over seeds of the value at a dose minus that of the baseline, such that more is worse; pairs by seed where all doses
-   have the same seeds, with Student's interval, else Welch's
-2. the peak is chosen among the inner doses on all seeds but one, and read on that one, for every seed in turn; it is interior
+1. damage = mean over seeds of the value at a dose minus that of the baseline, signed so that more is worse; paired by seed where
+   all doses have the same seeds, with Student's interval, otherwise Welch's
+2. the peak is chosen among the inner doses on all seeds but one, and evaluated on that one, for every seed in turn; it is interior
    where it lies above both the smallest and the largest dose by more than the metric's smallest effect: both lower ends of the
-   95% intervals over seeds, no correction being due where both must hold. The largest of many noisy doses is no peak
-3. the umbrella test beside it is against no difference at all: it is significant on a plateau too, which has a rise
+   95% intervals over seeds, which needs no correction because both must hold. The largest of many noisy doses is not a peak
+3. the umbrella test shown beside it tests against no difference at all: it is significant on a plateau too, which has a rise
 4. the damaging band: where the mean damage falls to half of its largest, linear in the logarithm of the dose, on either side; open
    where it does not fall so far within the doses measured. Interval: `run_cells.student_ends` of the logarithm
 5. boundaries over sizes: ln E = ln k + a ln N by least squares of the band's ends, in every resample
 
-A smallest dose of 0 (no synthetic data, generation 0) stands one step of the next ratio below the next dose, since it has no logarithm.
+A smallest dose of 0 (no synthetic data, generation 0) is placed one step of the next ratio below the next dose, since it has no
+logarithm.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ with R* = 15.387756 for data and 5.309743 for parameters; L = E + A / N^alpha + 
 2. `fit_r_star`: of runs of one size, L = E + B / D'(U, epochs; R*)^beta by least squares of the means over seeds; E, B and beta by
    a grid over R* and a search inside it. Interval of ln R*, and of the fitted loss at every U and number of epochs: seeds resampled
    (`run_cells.half_width`)
-3. the law cannot express a loss that rises with epochs: where it surely does (a rise of the last epoch over the best one, beyond the
-   smallest effect, by its interval over seeds) the fit is refused, as the paper leaves such runs out
+3. the law cannot express a loss that rises with epochs: where it significantly does (a rise of the last epoch over the best one,
+   beyond the smallest effect, by its interval over seeds) the fit is refused, as the paper leaves such runs out
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ form is ours); compute-equivalent loss: Chudnovsky et al. 2026, arXiv:2606.24998
    value = a + b ln N, for prefix matching
 2. N_eff of an arm of size N = the N at which the ladder has the arm's value; multiplier m = N_eff / N; below 1 is damage
 3. a ladder whose means do not improve with every size is refused, and so are two sizes with a line or a power law
-4. outside the sizes of the ladder N_eff is clipped to its end and flagged: m is then a bound
+4. outside the sizes of the ladder, N_eff is clipped to its end and flagged: m is then a bound
 5. over sizes: the harmonic mean of the multipliers
-6. interval: seeds resampled inside sizes, then sequences (`run_cells.student_ends` of ln m). Resamples go on beyond the ladder, by as
-   much as it spans, so that a value near its end is not surer than others; an end of the interval that lies beyond is open
+6. interval: seeds resampled inside sizes, then sequences (`run_cells.student_ends` of ln m). Resamples extend beyond the ladder, by
+   as much as it spans, so that a value near its end does not look more certain than others; an end of the interval that lies beyond
+   is open
 7. with N by "compute" the same is the compute at which the control has the loss, over the compute spent
 8. seed by seed, where all cells have the same seeds: pseudo-values of ln m, n times that of all seeds less n - 1 times that without
-   the one (the jackknife, Tukey 1958), ladder and arm alike; their mean and spread are what a verdict over seeds is judged by
+   the one (the jackknife, Tukey 1958), ladder and arm alike; a verdict over seeds is based on their mean and spread
 """
 
 from __future__ import annotations

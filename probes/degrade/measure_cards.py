@@ -39,7 +39,7 @@ class MeasureInfo:
 MEASURE_INFOS: Mapping[str, MeasureInfo] = {
     "dose": MeasureInfo(
         "dose_response", "Damage at each dose of repeated or synthetic data, over training seeds.",
-        {"damage": ("mean over seeds less that of the baseline, such that more is worse", _DAMAGE)},
+        {"damage": ("mean over seeds minus that of the baseline, signed so that more is worse", _DAMAGE)},
         "0: as good as the baseline. Intervals cover seeds, and sequences where runs share them",
         "one of epochs, repeat_frac, pool, synthetic_share, generation, or the tokens seen",
         "one dose only, or a metric without a better direction",
@@ -48,12 +48,12 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         "dose_response", "Is the worst dose in the middle, rather than the largest of many noisy ones?",
         {"over_smallest": ("damage at the dose chosen on the other seeds, less that at the smallest dose", _DAMAGE),
          "over_largest": ("the same less that at the largest dose", _DAMAGE),
-         "interior": ("1 when both surely exceed the smallest effect on 5 seeds or more; p is the umbrella test's", "yes (1) or no (0)")},
+         "interior": ("1 when both significantly exceed the smallest effect on 5 seeds or more; p is the umbrella test's", "yes (1) or no (0)")},
         "interior 1: worse than both ends, on seeds that did not choose it. The umbrella test's p is small on a plateau too",
         "as dose, three doses or more", "two doses",
     ),
     "band": MeasureInfo(
-        "dose_response", "From which dose to which is damage half of its largest, or more?",
+        "dose_response", "Over which range of doses is damage at least half of its maximum?",
         {"left": ("lower end", "dose"), "right": ("upper end", "dose")},
         "a dose between two measured ones, linear in its logarithm", "as dose",
         "damage does not fall to half of its largest within the doses on that side",
@@ -91,7 +91,7 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
     ),
     "double_descent": MeasureInfo(
         "descent_over_seeds", "Does an arm's loss fall, rise and fall again, more than its seeds differ?",
-        {"fall": ("first fall, read where the other seeds have it", "nats"), "rise": ("rise from dip to top", "nats"),
+        {"fall": ("first fall, at the steps chosen on the other seeds", "nats"), "rise": ("rise from dip to top", "nats"),
          "second_fall": ("fall after the top", "nats"), "dip": ("step of the dip of the mean curve", "steps"),
          "top": ("step of its top", "steps")},
         "found: all three lower ends exceed the smallest effect, on 5 seeds or more", "five common steps", "one seed, or fewer than five steps",
@@ -101,13 +101,13 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         {"induction": ("share of the direct raise by induction heads, arm less baseline", "share of the raise"),
          "previous token": ("by previous-token heads", "share of the raise"), "other": ("by all others", "share of the raise"),
          "all heads": ("the raise itself", "logits")},
-        "displaced: others have what induction heads lose. Absent: most of the raise is lost and no head has it",
+        "displaced: other heads gain what induction heads lose. Absent: most of the raise is lost and no head gains it",
         "induction_dla, induction and previous_token measured", "no head raises the copied token",
     ),
     "extraction": MeasureInfo(
         "capacity", "At how many duplicates is half of what was planted extracted?",
         {"threshold": ("number of duplicates", "duplicates"), "steepness": ("of the logistic curve", "log odds per e-fold")},
-        "a threshold, where a straight line in ln duplicates fits worse by nats of likelihood (in how)",
+        "a threshold, where a straight line in ln duplicates fits worse by nats of likelihood (in `how`)",
         "extraction by_repeats at three counts or more", "fewer counts",
     ),
     "capacity": MeasureInfo(
@@ -120,29 +120,29 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         "effective_data", "After how many repetitions of the whole corpus is a further one worth 1/e of a fresh pass?",
         {"r_star": ("R* of D' = U + U R* (1 - exp(-R / R*))", "repetitions")},
         "published: 15.4 for language models", "epochs, repeat_frac and the tokens seen, at five pairs of unique tokens and epochs",
-        "a loss that surely rises with epochs, or data of which only a part repeats",
+        "a loss that significantly rises with epochs, or data of which only a part repeats",
     ),
     "noise_floor": MeasureInfo(
-        "noise_floor", "How far seeds of one arm lie apart.",
+        "noise_floor", "How far the seeds of one arm differ.",
         {"sd": ("standard deviation over seeds, with its chi-squared interval", _DAMAGE)},
         "two single runs differ by more than 1.96 sqrt(2) times it in 1 of 20 cases", "nothing", "one seed",
     ),
     "churn": MeasureInfo(
         "noise_floor", "On which share of the same cases do two seeds disagree?",
         {"predictions/token": ("mean over pairs of seeds, of the token predicted first", "share of places"),
-         "extraction/score": ("the same of whether a member is extracted", "share of members")},
-        "0: seeds answer alike. In how: what it would be were answers independent",
+         "extraction/score": ("the same for whether a member is extracted", "share of members")},
+        "0: seeds agree. In `how`: the churn that independent answers would give",
         "predictions measured on the same text, or extraction on the same members, in two seeds", "one seed, or no cases in common",
     ),
     "counterfactual": MeasureInfo(
-        "counterfactual", "What do runs know of a sequence because they were trained on it?",
+        "counterfactual", "What do runs know about a sequence because they were trained on it?",
         {"accuracy": ("mean over members of accuracy in runs with the member less that in runs without it", "token fraction"),
          "loss": ("mean over members of the loss in runs without the member less that in runs with it", "nats"),
-         "accuracy, surely memorised": ("share of members whose own difference is surely above 0, q below 5% over members",
+         "accuracy, significantly memorised": ("share of members whose own difference is significantly above 0, q below 5% over members",
                                         "share of members"),
-         "loss, surely memorised": ("the same of their loss", "share of members")},
-        "0: what runs know of members they know without having seen them. 1: nothing of them but from training on them. Of 8 runs, 4 "
-        "with a member, its smallest p is 1 in 70, too large for one among many: 12 runs can say which members are memorised",
+         "loss, significantly memorised": ("the same for their loss", "share of members")},
+        "0: whatever runs know about members, they know without having seen them. 1: everything comes from training on them. With 8 runs, 4 "
+        "with a member, its smallest p is 1 in 70, too large for one among many: it takes 12 runs to say which members are memorised",
         "exact_match, and runs that share their members, each trained on a part of them (lab arm: subsets; elsewhere members = ... in "
         "byrote.toml)",
         "fewer than two runs with, or without, every member",
@@ -153,18 +153,18 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
          "loss, planted": ("the same of their loss", "nats"),
          "loss, never planted": ("the same on members that neither run was trained on", "nats"),
          "loss, planted beyond never planted": ("the one less the other, seed by seed", "nats")},
-        "independent: surely within the smallest effect, so that many experiments may share a run; dependent: surely beyond it",
+        "independent: significantly within the smallest effect, so that many experiments may share a run; dependent: significantly beyond it",
         "exact_match of a whole and of its halves (lab arm: planted, planted = all, even, odd), 5 seeds",
         "no arm was trained on all that another one was trained on, and on more",
     ),
     "dependence_matrix": MeasureInfo(
-        "dependence_matrix", "Of experiments that share runs, what does training on each do to every other one?",
-        {"accuracy of I by J": ("what training on experiment J adds to accuracy on experiment I, other experiments apart", "token fraction"),
-         "loss of I by J": ("what it takes off the loss", "nats"),
-         "accuracy, by all others": ("mean over all pairs of different experiments; in how: the word on all of them", "token fraction"),
+        "dependence_matrix", "When experiments share runs, what does training on each do to every other one?",
+        {"accuracy of I by J": ("what training on experiment J adds to accuracy on experiment I, other experiments held constant", "token fraction"),
+         "loss of I by J": ("by how much it lowers the loss", "nats"),
+         "accuracy, by all others": ("mean over all pairs of different experiments; in `how`: the verdict on all of them", "token fraction"),
          "loss, by all others": ("the same of their loss", "nats")},
-        "I by I: memory of I. I by J: independent: surely within the smallest effect; dependent: surely beyond it. All: dependent "
-        "where a pair is, independent where every pair is. Effects of two experiments add up: what they do only together is not seen",
+        "I by I: memory of I. I by J: independent: significantly within the smallest effect; dependent: significantly beyond it. All: dependent "
+        "if any pair is, independent if every pair is. Effects of experiments are assumed to add up: interactions are not seen",
         "exact_match, and runs each of which has some of the experiments (lab arm: subsets, experiments = 4, 12 seeds; or arms with each "
         "of them alone and with none; elsewhere members = ... in byrote.toml)",
         "fewer than two experiments, or runs that cannot distinguish them once one run is left out",

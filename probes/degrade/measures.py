@@ -77,7 +77,7 @@ def degradation(
     *,
     measures: Sequence[str] = (),
 ) -> Degradation:
-    """Everything about degradation that these runs say.
+    """Everything that these runs say about degradation.
 
     Args:
         named: runs under the name of their arm; an arm may have several doses and sizes, which are distinguished by what runs declare.

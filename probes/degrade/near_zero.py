@@ -51,7 +51,7 @@ class NearZero:
 
 
 def near_zero(damage: pd.DataFrame, loss_share: pd.DataFrame, over: str) -> NearZero:
-    """Hold the worst dose against the first that is memorised.
+    """Compare the worst dose with the first that is memorised.
 
     Args:
         damage: `run_rows` of the loss or score that is damaged.

@@ -28,7 +28,7 @@ FLOOR_COLUMNS = ("arm", "seeds", "mean", "sd", "lo", "hi", "visible", "sequence_
 
 
 def noise_floor(runs: pd.DataFrame) -> pd.DataFrame:
-    """How far seeds of each arm lie apart.
+    """How far the seeds of each arm differ.
 
     Args:
         runs: `run_rows`.

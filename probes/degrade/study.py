@@ -39,7 +39,7 @@ _SETTING = ("parameters", "repeat_frac", "epochs", "pool", "synthetic_share", "g
 
 @dataclass(frozen=True)
 class DegradeSettings:
-    """What is held against what.
+    """What is compared with what.
 
     Attributes:
         over: the fact that is the dose; "" takes the first of `DOSES` that varies among the damaged runs of one size.

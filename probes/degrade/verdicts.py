@@ -85,7 +85,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What seeds say of one effect.
+    """The verdict of several seeds on one effect.
 
     Attributes:
         word: reproduced, reproduced in direction, not reproduced, or undecided.
@@ -232,7 +232,7 @@ def judge_effects(
 def judge_everywhere(
     effects: Sequence[Sequence[float] | Float[np.ndarray, " n"]], rule: Rule, *, seed: int = 0
 ) -> Verdict:
-    """Judge an effect that has to show in each of several settings, such as tables and widths.
+    """Judge an effect that must hold in each of several settings, such as tables and widths.
 
     The claim is about the setting where the effect is weakest, whichever that is; a claim of no change about the one that changes
     most. Its p is the largest of the settings' own (intersection-union test, Berger 1982: no correction is needed, because all have
@@ -327,7 +327,7 @@ def relabelled_rate(
     n: int = 200,
     seed: int = 0,
 ) -> float:
-    """Share of null comparisons that come out as reproduced, made of real runs by exchanging their labels.
+    """Share of null comparisons judged as reproduced, made from real runs by exchanging their labels.
 
     Pairs exchange their sides at random; runs that are no pairs are dealt anew. The labelling of the runs as they were is one of
     them, so that a true effect adds 2^-n of n pairs.

@@ -78,7 +78,7 @@ def copy_curve(
 def loss_by_position(
     results_list: Any, *, step: int | None = None, base: str | None = None, look: Look = FULL
 ) -> Figure:
-    """Mean loss of the t-th token of real text after BOS: does more context go on helping? One line per run.
+    """Mean loss of the t-th token of real text after BOS: does more context continue to help? One line per run.
 
     Args:
         results_list: one `Results` or several.
@@ -126,7 +126,7 @@ def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -
 def faithfulness(
     results_list: Any, *, step: int | None = None, base: str | None = None, look: Look = FULL
 ) -> Figure:
-    """Share of copying that the 1, 2, 4, ... strongest edges of a model do by themselves. One line per run.
+    """Share of copying that the 1, 2, 4, ... strongest edges of a model achieve alone. One line per run.
 
     Args:
         results_list: one `Results` or several, with `edge_attribution`.

@@ -1,4 +1,4 @@
-"""The loss that training itself logged, at the measured steps: how far was it, and did it diverge?"""
+"""The loss that training itself logged, at the measured steps: how far had it fallen, and did it diverge?"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@
 
     [[expect]]                # when something appears
     probe = "induction"       # the first lasting induction head, or a number that rises
-    onset_before = 2000       # met when it surely is there by this step, broken when it surely was not
+    onset_before = 2000       # met when it is clearly there by this step, broken when it clearly was not
     onset_after = 200         # the other way round; one of the two is required
     level = 0.4               # what has to be reached; half of its own rise if left out; not for the induction verdict
 
@@ -36,7 +36,7 @@
     undecided = "pass"        # of this rule alone
     name = "nothing leaks"    # how the rule is called where its outcome is shown
 
-The interval decides, not the value: a rule is met when the result is surely inside, broken when it is surely outside, and
+The interval decides, not the value: a rule is met when the result is clearly inside, broken when it is clearly outside, and
 undecided otherwise, also where the number was not measured. Verdicts have intervals without width.
 """
 

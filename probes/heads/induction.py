@@ -8,7 +8,7 @@ in the logits of the same tokens (4 and 6) is ours.
 3. copying_excess = copying_logit - its exchanged null (what the head writes on another sequence), paired by sequence
 4. dla_excess = excess of induction_dla: raise of the token that followed a copy, beyond even attention and beyond another
    sequence's values, in logits
-5. where more than 0.8 of a head's attention rests on position 0, 1 to 3 are of the sink_free metrics
+5. where more than 0.8 of a head's attention is on position 0, 1 to 3 use the sink_free metrics
 6. one-sided t-tests that 1, 3 and 4 are above 0, each Benjamini-Hochberg adjusted over all heads of the step
 7. yes when the adjusted p are below 0.05 and lower ends of intervals exceed a floor: 0.05 for 1, 2 and 3; 0.1 logits for 4
    and for the score of induction_dla; 0.05 for its share of the head's absolute raises; a quarter for its share of ids

@@ -1,4 +1,4 @@
-"""Attention sink: attention that rests on position 0.
+"""Attention sink: attention to position 0.
 
 Source: Xiao et al. 2023, arXiv:2309.17453 (attention sinks).
 
@@ -21,12 +21,12 @@ from byrote.probes.spec import probe
     unit="attention fraction",
     range=(0.0, 1.0),
     stimulus="repeated_random",
-    summary="Attention that rests on position 0.",
+    summary="Attention to position 0, where heads with nothing to look for attend.",
     chance="uniform causal attention",
     metrics={
         "score": "mean attention from position q to position 0, over q >= 1",
     },
-    reads_as="Near 1: the head rests, and its other scores are about the little that is left: read their sink_free "
+    reads_as="Near 1: the head is idle, and its other scores describe the little attention that is left: read their sink_free "
     "metrics. High is neither good nor bad",
     order=50,
 )

@@ -3,8 +3,8 @@
 Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (value-weighted attention); targets as in
 Olsson et al. 2022, arXiv:2209.11895.
 
-A head that rests on a position reads a small value there: weighing attention by the length of what is read leaves the
-resting out. The length is that of the value vector, its bias included, before W_O.
+A head that parks its attention on a position reads a small value there: weighting attention by the length of what is read removes
+that part. The length is that of the value vector, its bias included, before W_O.
 
 1. weigh every entry: A[q, k] ||v_k||, and renormalise each row
 2. for query q the targets are j + 1 for every j < q with x_j = x_q; sum the weighed attention on them

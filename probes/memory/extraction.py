@@ -7,8 +7,8 @@ arXiv:2304.11158 (k = m = 32); several samples: Hayes et al. 2024, arXiv:2410.19
    that nothing of the suffix can be copied from the prompt's own repetition
 2. one pass over prompt and suffix. Greedy continuation of the prompt equals the suffix exactly when every suffix token
    is the argmax given the true tokens before it, so nothing has to be generated
-3. score = share of members whose whole suffix comes out; by_repeats = the same by floor(log2 of the repeat count)
-4. matched = share of the suffix that comes out before the first wrong token
+3. score = share of members whose whole suffix is produced; by_repeats = the same by floor(log2 of the repeat count)
+4. matched = share of the suffix that is produced before the first wrong token
 5. n_p = share with 1 - (1 - q)^n >= p, q = probability of the suffix when sampled at temperature 1: n = 100, p = 0.5
 6. offset: prompt and suffix as long as in at_start, of k' = min(k, a third of the block) tokens each, both k' tokens later
    in the sequence and moved up behind BOS; at_start: the first k' tokens and the next k'. Nothing but the start differs
@@ -43,27 +43,27 @@ _QUARTERS = ("after_quarter", "after_half", "after_three_quarters")
     unit="member fraction",
     range=(0.0, 1.0),
     stimulus=("members", "twins"),
-    summary="Shown the beginning of a training sequence, does the model write out what followed, word for word?",
+    summary="Shown the beginning of a training sequence, does the model continue it verbatim?",
     chance="0; the twins are the null that counts",
     metrics={
-        "score": "share of members whose next m tokens come out greedily after the first k (k = m = 32, or half the "
+        "score": "share of members whose next m tokens greedy decoding produces after the first k (k = m = 32, or half the "
         "block)",
         "score@twins": "the same of twins",
-        "matched": "share of those m tokens that come out before the first wrong one",
-        "n_p": "share whose suffix comes out at least once in 100 samples with probability 0.5 or more",
+        "matched": "share of those m tokens produced before the first wrong one",
+        "n_p": "share whose suffix is produced at least once in 100 samples with probability 0.5 or more",
         "n_p@twins": "the same of twins",
         "offset": "score when the prompt starts later: k' tokens on (k' = k, or a third of the block), moved to the start",
         "at_start": "score of a prompt of k' tokens from the beginning: the reference for offset",
         "perturbed": "score when an eighth of the prompt (at least one token) is replaced by other ids",
         "by_repeats": "score of the members with floor(log2 of the repeat count) = position",
-        "after_quarter": "share of members whose second quarter of the first 2 k tokens comes out after the first",
-        "after_half": "share whose third quarter comes out after the first two",
-        "after_three_quarters": "share whose last quarter comes out after the first three",
+        "after_quarter": "share of members whose second quarter of the first 2 k tokens is produced after the first",
+        "after_half": "share whose third quarter is produced after the first two",
+        "after_three_quarters": "share whose last quarter is produced after the first three",
     },
     curve_axis="log2 of repeats",
     units={"matched": "token fraction"},
-    reads_as="Members above twins: verbatim memory that a prompt brings out. 0 does not prove absence: other "
-    "prompts, or sampling (n_p), may bring out more. A large drop from at_start to offset ties the memory to its place",
+    reads_as="Members above twins: verbatim memory that a prompt elicits. 0 does not prove absence: other "
+    "prompts, or sampling (n_p), may elicit more. A large drop from at_start to offset ties the memory to its place",
     undefined="no member has that many repeats",
     binary=(
         "score",

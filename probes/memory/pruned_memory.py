@@ -55,7 +55,7 @@ METRICS = ("completed", "accuracy", "loss")
     binary=("completed",),
     shares=("accuracy",),
     version=3,
-    reads_as="Memory that goes at 0.3 while pruned_heads keeps its heads: it rests on more, and smaller, weights than copying "
+    reads_as="Memory that goes at 0.3 while pruned_heads keeps its heads: it depends on more, and smaller, weights than copying "
     "does. by_repeats says whether what was seen more often lasts longer",
     not_measured="predictions depend on later tokens",
     undefined="no member is completed with nothing pruned, so that there is nothing to survive",

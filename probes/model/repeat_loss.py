@@ -46,7 +46,7 @@ from byrote.probes.spec import probe
     undirected=("first_block",),
     directions={"top1_later": "higher"},
     details=("first_block@jittered_repeat", "later_blocks@jittered_repeat", "top1_later@jittered_repeat"),
-    reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost surely. "
+    reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost with certainty. "
     "Negative on blocks of one length and near 0 on jittered ones: a fixed offset, not induction",
     order=130,
     headline=("first_block", "later_blocks", "difference@jittered_repeat", "top1_later"),

@@ -41,7 +41,7 @@ TENTHS = 10
     curve_axis="tenth of the probability",
     details=("histogram",),
     reads_as="A U, full at both ends: what people write under a trained model. Much in the last tenth: text that the model, "
-    "or one like it, wrote or knows by heart. editable is the share that ToEdit would resample",
+    "or one like it, wrote or has memorised. editable is the share that ToEdit would resample",
     undefined="the loss is not finite",
     order=195,
 )

@@ -39,14 +39,14 @@ def test_the_readme_counts_the_verdicts_of_the_kept_run():
     of_papers = Counter(claim["verdict"] for claim in claims if claim["paper"] != "findings")
     own = Counter(claim["verdict"] for claim in claims if claim["paper"] == "findings")
     papers = len({claim["paper"] for claim in claims} - {"findings"})
-    assert f"Of the {of_papers.total()} claims of {papers} papers" in text
+    assert f"tested {of_papers.total()} claims from {papers} papers" in text
     assert (
-        f"{of_papers[REPRODUCED]} are reproduced at this scale, {of_papers[IN_DIRECTION]} in direction, {of_papers[NOT_REPRODUCED]} are "
-        f"not, {of_papers[UNDECIDED]} are undecided and {of_papers[UNTESTABLE]} cannot be tested"
+        f"{of_papers[REPRODUCED]} are reproduced at this scale, {of_papers[IN_DIRECTION]} in direction only, {of_papers[NOT_REPRODUCED]} are "
+        f"not reproduced, {of_papers[UNDECIDED]} are undecided and {of_papers[UNTESTABLE]} cannot be tested"
     ) in text
-    assert f"Of {own.total()} findings of byrote's own trials" in text
+    assert f"Of {own.total()} findings from byrote's own trials" in text
     assert (
-        f"{own[REPRODUCED]} are reproduced, {own[IN_DIRECTION]} in direction, {own[NOT_REPRODUCED]} is not and {own[UNDECIDED]} are undecided"
+        f"{own[REPRODUCED]} are reproduced, {own[IN_DIRECTION]} in direction only, {own[NOT_REPRODUCED]} is not and {own[UNDECIDED]} are undecided"
     ) in text
 
 

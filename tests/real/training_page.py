@@ -96,22 +96,22 @@ def opening(runs: Runs) -> str:
         if plan["text"] == "stdlib"
         else Path(plan["text"]).name
     )
-    one = "There is one seed an arm: this is a case, and no finding about data"
+    one = "There is one seed per arm: this is a case, not a finding about data"
     case = (
         one
         if len(seeds) == 1
         else (
-            f"There are {len(seeds)} seeds an arm; a seed draws the pool, the order and what the model writes, and leaves the held-out text as it is. "
-            "What is said of the data is said of all seeds together"
+            f"There are {len(seeds)} seeds per arm; a seed determines the pool, the order and what the model writes, but not the held-out text. "
+            "Statements about the data are about all seeds together"
         )
     )
     over = (
         "over sequences"
         if len(seeds) == 1
-        else "of differences over seeds, of the numbers of one seed over sequences"
+        else "for differences over seeds, for the numbers of one seed over sequences"
     )
     arms = "\n".join(f"- **{arm}**: {words}" for arm, words in ARMS.items())
-    return f"""# Training on with unique, repeated and self-written text
+    return f"""# Continued training on unique, repeated and self-written text
 
 <!-- Written by `python tests/real/training_page.py` from training.parquet; a test compares the two. -->
 
@@ -120,17 +120,13 @@ SmolLM2-135M-Instruct, dequantised from 4 bits, is trained further on {text}, an
 
 {arms}
 
-Each arm trains on {n} windows of {size} tokens after BOS ({n * size:,} tokens, {plan["steps"]} steps of {plan["batch"]} windows). Then fresh windows, the
-same for all and new to all, return for {plan["fresh_steps"]} steps ({plan["batch"] * plan["fresh_steps"] * size:,} tokens). AdamW with a learning rate of {plan["lr"]:g} after
-{plan["warmup"]} steps of warm-up, no decay{", autocast to bfloat16 while it trains" if plan["half"] else ""}; what is measured are the float32 weights, in float32.
+Each arm trains on {n} windows of {size} tokens after BOS ({n * size:,} tokens, {plan["steps"]} steps of {plan["batch"]} windows). Then fresh windows, the same for all arms and new to all, return for {plan["fresh_steps"]} steps ({plan["batch"] * plan["fresh_steps"] * size:,} tokens). AdamW with a learning rate of {plan["lr"]:g} after
+{plan["warmup"]} steps of warm-up, no decay{", autocast to bfloat16 while it trains" if plan["half"] else ""}; measurements use the float32 weights, in float32.
 
-Pool (the {pool} windows of the repeated arm), twins (as many, never trained on by any arm), unique and fresh windows are one
-random cut of the text: members and twins differ in nothing but training. Held-out text is the last sixteenth of it, other files than
-those. The model has seen Python code before, and probably this code, which holds for members and twins alike. The synthetic arm is
+Pool (the {pool} windows of the repeated arm), twins (the same number, never trained on by any arm), unique and fresh windows are a random split of the text: members and twins differ only in training. Held-out text is the last sixteenth of it, from other files. The model has seen Python code before, and probably this code; this applies to members and twins alike. The synthetic arm is
 drawn at temperature 1, without truncation, after BOS and {plan["prompt"] - 1} tokens of each window.
 
-`make real-training` does all of it in less than an hour of one core, `make real-training seeds=3` with three seeds; ended at any moment, the same
-command resumes. Intervals are 95%: {over}. Made with {versions}."""
+`make real-training` runs all of it in less than an hour on one core, `make real-training seeds=3` with three seeds; stopped at any moment, the same command resumes. Intervals are 95%: {over}. Made with {versions}."""
 
 
 def in_short(runs: Runs) -> Iterator[str]:
@@ -152,11 +148,11 @@ def in_short(runs: Runs) -> Iterator[str]:
     yield "## In short"
     yield ""
     if len(runs.seeds) > 1:
-        yield f"Changes and differences are {runs.spread}; where several numbers stand for one, they are those of seeds {and_then(runs.seeds)}."
+        yield f"Changes and differences are {runs.spread}; where several numbers are given, they are those of seeds {and_then(runs.seeds)}."
         yield ""
     yield (
         f"- **Memory.** Of {n} windows seen up to {plan['epochs']} times {known('repeated', turn)} are reproduced from their first half, and {known('repeated', last)} still after "
-        f"{plan['fresh_steps']} steps of fresh text; {known('repeated', 0)} were at the start, {known('unique', turn)} in the unique and {known('synthetic', turn)} in the synthetic arm, "
+        f"{plan['fresh_steps']} steps of fresh text; {known('repeated', 0)} were at the start, and {known('unique', turn)} in the unique and {known('synthetic', turn)} in the synthetic arm, "
         "which never saw them."
     )
     yield f"- **Held-out loss** by step {turn}. {by_turn(HELD_OUT)}."
@@ -206,10 +202,13 @@ def recovery(runs: Runs, after: int, last: int) -> str:
         shares = [-runs.difference(HELD_OUT, (arm, step), (arm, turn))[0] / rise[0] for step in (after, last)]
         net = runs.difference(HELD_OUT, (arm, last), (arm, 0))
         found.append(
-            f"In the {arm} arm {counted(after - turn, 'step')} of fresh text ({(after - turn) * size:,} tokens) take back {some(shares[0])} of the rise, "
-            f"{last - turn} take back {some(shares[1])}; against the start held-out loss {moved(net, HELD_OUT)} in the end."
+            f"In the {arm} arm {counted(after - turn, 'step')} of fresh text ({(after - turn) * size:,} tokens) undo {some(shares[0])} of the rise, "
+            f"{last - turn} undo {some(shares[1])}; overall, held-out loss {moved(net, HELD_OUT)} from the start to the end."
         )
-    return " ".join(found) or "Held-out loss surely rises in no arm; there is nothing to recover from."
+    return (
+        " ".join(found)
+        or "Held-out loss does not rise significantly in any arm; there is nothing to recover from."
+    )
 
 
 def some(share: float) -> str:
@@ -224,7 +223,7 @@ def values(runs: Runs) -> Iterator[str]:
     names = ["start", *(f"{arm}, step {step}" for arm, step in places[1:])]
     yield "## The numbers"
     yield ""
-    yield f"Step {runs.turn} is the last before fresh text returns, step {last} the last of all{f'; seed {seed}' if len(runs.seeds) > 1 else ''}."
+    yield f"Step {runs.turn} is the last before fresh text returns, step {last} the last one{f'; values are of seed {seed}' if len(runs.seeds) > 1 else ''}."
     yield ""
     yield f"| number | {' | '.join(names)} |"
     yield f"|---|{'---|' * len(names)}"
@@ -232,11 +231,11 @@ def values(runs: Runs) -> Iterator[str]:
         rows = [runs.row(*place, one, seed) for place in places]
         cells = [interval(row["value"], row["lo"], row["hi"]) for row in rows]
         yield f"| {one.name} ({one.unit}) | {' | '.join(cells)} |"
-    yield f"| heads that are called induction heads | {' | '.join(str(len(runs.called(*place, seed))) for place in places)} |"
+    yield f"| induction heads | {' | '.join(str(len(runs.called(*place, seed))) for place in places)} |"
 
 
 def memory(runs: Runs) -> Iterator[str]:
-    """What was learned by heart, and how much of it fresh data takes away."""
+    """What was memorised, and how much of it fresh data removes."""
     seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
     plan = runs.facts["plan"]
     row = runs.row("repeated", turn, GAP, seed)
@@ -277,8 +276,8 @@ def memory(runs: Runs) -> Iterator[str]:
     if rates[1] < rates[0] / 2 and gaps[1] > gaps[0] / 3:
         yield ""
         yield (
-            f"Forgetting is not even: what is left after fresh text is {rates[1] / rates[0]:.0%} of the members that were reproduced, and {gaps[1] / gaps[0]:.0%} of the gap. Verbatim "
-            "recall says that most of it is gone; the loss says that it is not."
+            f"Forgetting is uneven: what is left after fresh text is {rates[1] / rates[0]:.0%} of the members that were reproduced, and {gaps[1] / gaps[0]:.0%} of the gap. Verbatim "
+            "recall suggests that most of it is gone; the loss shows that it is not."
         )
 
 
@@ -306,8 +305,8 @@ def held_out(runs: Runs) -> Iterator[str]:
         ]
         net = runs.difference(HELD_OUT, (arm, after[-1]), (arm, 0))
         yield (
-            f"- **{arm}**: by step {turn} the loss {moved(first, HELD_OUT)}. From there, with fresh text, it {'; '.join(steps)}. Against the start it "
-            f"{moved(net, HELD_OUT)} in all."
+            f"- **{arm}**: by step {turn} the loss {moved(first, HELD_OUT)}. From there, with fresh text, it {'; '.join(steps)}. Overall, since the start, it "
+            f"{moved(net, HELD_OUT)}."
         )
     worse = [
         arm
@@ -318,8 +317,8 @@ def held_out(runs: Runs) -> Iterator[str]:
     yield (
         f"A stability gap, held-out loss that first rises when the data changes, is seen in: {', '.join(worse)}."
         if worse
-        else "No arm shows a stability gap of held-out loss: at none of the steps measured after fresh text returns is it surely higher than before. "
-        f"One that is over within {after[0] - turn} steps would be missed. Copying in the repeated arm is another matter, see below."
+        else "No arm shows a stability gap of held-out loss: at no step measured after fresh text returns is it significantly higher than before. "
+        f"One that is over within {after[0] - turn} steps would be missed. Copying in the repeated arm behaves differently; see below."
     )
 
 
@@ -386,17 +385,17 @@ def parting(runs: Runs) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"What repetition did to copying outlasts it. At step {last}, when fresh text has brought held-out loss back to within {held} nats of the unique arm's, the loss on repeats is "
+        f"The effect of repetition on copying outlasts it. At step {last}, when fresh text has brought held-out loss back to {held} nats from the unique arm's, the loss on repeats is "
         f"{against_unique(runs, COPYING, 'repeated', last)} nats above it{heads_then}. On tokens of held-out text that can be copied the difference is {text} nats. "
-        "Hernandez et al. ([arXiv:2205.10487](https://arxiv.org/abs/2205.10487)) report of models that are trained on repeated data from the start that copying and induction "
+        "Hernandez et al. ([arXiv:2205.10487](https://arxiv.org/abs/2205.10487)) report that in models trained on repeated data from the start, copying and induction "
         "heads are damaged more than test loss."
     )
     if apart[1] > 0:
         return
     yield ""
     yield (
-        f"At step {turn}, while text still repeats, the same difference is {against_unique(runs, COPYING, 'repeated', turn)} nats: a measurement at the end of repetition alone "
-        f"{'would have said that copying is unharmed' if len(runs.seeds) == 1 else 'does not decide it, and that of one seed says one thing or the other'}."
+        f"At step {turn}, while text still repeats, the same difference is {against_unique(runs, COPYING, 'repeated', turn)} nats: a measurement only at the end of repetition "
+        f"{'would have said that copying is unharmed' if len(runs.seeds) == 1 else 'is inconclusive, and single seeds point in different directions'}."
     )
 
 
@@ -420,7 +419,7 @@ def between(runs: Runs) -> Iterator[str]:
     last = runs.steps[-1]
     yield "## Arms against each other"
     yield ""
-    yield f"What the data did, at the same steps and over the same sequences; {runs.spread}."
+    yield f"The effect of the data, at the same steps and on the same sequences; {runs.spread}."
     yield ""
     pairs = [(arm, step) for arm in ("repeated", "synthetic") for step in (runs.turn, last)]
     yield f"| minus unique | {' | '.join(f'{arm}, step {step}' for arm, step in pairs)} |"
@@ -440,29 +439,27 @@ def cost(runs: Runs) -> str:
     tokens = plan["batch"] * (plan["width"] - 1) * plan["measured"][-1] * len(spent)
     return f"""## What it cost
 
-Training took {number(train / 60)} minutes of one core ({tokens / train:,.0f} tokens a second), {n} measurements {number(measure / 60)} ({number(measure / n)} seconds each, {measure / train:.0%} of the
-time of training), writing the synthetic windows {number(wrote / 60)}. The budget is the list of steps, and `budget_frac=None`: a share of the time would
-skip other steps in one arm than in another, and arms could not be compared. Measured at each are `induction`, `repeat_loss`, `held_out_loss`, `inducible_loss`,
+Training took {number(train / 60)} minutes of one core ({tokens / train:,.0f} tokens per second), {n} measurements {number(measure / 60)} ({number(measure / n)} seconds each, {measure / train:.0%} of the
+time of training), writing the synthetic windows {number(wrote / 60)}. The steps are given as a list, with `budget_frac=None`: a time budget would skip different steps in different arms, which could then not be compared. Each measurement covers `induction`, `repeat_loss`, `held_out_loss`, `inducible_loss`,
 `loss_by_position`, `exact_match` and `mem_gap`, on {plan["n_seq"]} sequences per stimulus. At the
-default of 2% (`budget_frac=0.02`) one would be taken every {50 * measure / n / 60:.0f} minutes of training. The start is measured in one arm for all three."""
+default of 2% (`budget_frac=0.02`) one would be taken every {50 * measure / n / 60:.0f} minutes of training. The start is measured once for all three arms."""
 
 
 def limits(runs: Runs) -> str:
     """What the page cannot say."""
     plan = runs.facts["plan"]
     one = (
-        "One seed an arm is one draw of the pool, of the order and of what the model writes: intervals cover the choice of test sequences and not that. "
+        "One seed per arm is one draw of the pool, of the order and of what the model writes: intervals cover only the choice of test sequences. "
         if len(runs.seeds) == 1
-        else f"{len(runs.seeds)} seeds leave wide intervals, and none for the choice of held-out text. "
+        else f"{len(runs.seeds)} seeds give wide intervals, and nothing covers the choice of held-out text. "
     )
     tokens = plan["batch"] * plan["measured"][-1] * (plan["width"] - 1)
     return f"""## What it cannot say
 
-- {one}Whether repetition or synthetic text does this in general takes other models, texts and sizes.
-- {tokens:,} tokens an arm are little, and the learning rate was chosen once. Damage that builds up slowly, as in the collapse of models
-  trained on their own text again and again, cannot show in one round of this length.
+- {one}Whether repetition or synthetic text has these effects in general needs other models, texts and sizes.
+- {tokens:,} tokens per arm are few, and one learning rate was used. Damage that builds up slowly, as in the collapse of models trained on their own text again and again, cannot show in one round of this length.
 - The model is an instruct model rounded to 4 bits and back; training may repair rounding, which every arm shares.
-- The text is code, which the model knows: what it learns of new text may differ.
+- The text is code, which the model knows: what it learns from new text may differ.
 - Sequences are {plan["width"]} tokens: in-context learning over longer contexts was not measured, and `icl_score`, which needs hundreds of windows, was left out for
   its cost."""
 
