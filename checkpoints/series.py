@@ -158,11 +158,16 @@ class CheckpointSeries:
         """The checkpoint of exactly this step.
 
         Raises:
-            CheckpointError: no such step; the message names the nearest ones.
+            CheckpointError: no such step; the message names the nearest ones, or says why this one cannot be read.
         """
         for checkpoint in self.checkpoints:
             if checkpoint.step == step:
                 return checkpoint
+        for gap in self.gaps:
+            if gap.step == step:
+                raise CheckpointError(
+                    f"step {step} of {self.path} cannot be read: {gap.reason}", help=gap.help
+                )
         self._refuse_empty()
         i = bisect.bisect_left(self.steps, step)
         around = self.steps[max(0, i - 1) : i + 1]

@@ -217,6 +217,7 @@ def text_words(text: StoredText) -> str:
         "repeated_random": "repeated random tokens",
         "natural": "natural text",
         "members": "training sequence",
+        "own": "your text",
     }
     number = "" if text.stimulus == "own" else f" {text.index + 1}"
     return names.get(text.stimulus, probe_name(text.stimulus)) + number

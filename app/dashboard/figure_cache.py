@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -322,6 +323,7 @@ def attention_steps(
     head: str,
     query: int,
     step: int,
+    files: tuple[tuple[int, Path], ...] = (),
     look: Look = FULL,
 ) -> Figure:
     """A head's attention to its expected target over the stored steps, beside the baseline's.
@@ -331,13 +333,14 @@ def attention_steps(
         stimulus, index: which of the sequences stored at the step.
         head, query: the head, and the position that attends.
         step: the one looked at.
+        files: of attention by step, where they are not those of the run's sweep.
         look: theme and width.
     """
-    text = stored_text(attention_file(run.path, step), stimulus, index)
+    text = stored_text(dict(files).get(step) or attention_file(run.path, step), stimulus, index)
     runs = [run] if base is None else [base, run]
     return figures.attention_over_steps(
-        runs, head=head, text=text, query=query, base=base.run if base else None, step=step, look=look
-    )
+        runs, head=head, text=text, query=query, base=base.run if base else None, step=step, files=dict(files), look=look
+    )  # fmt: skip
 
 
 @run_cache(6)

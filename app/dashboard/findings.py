@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from byrote.dashboard.library import run_cache
 from byrote.probes.findings import marks
@@ -69,3 +71,16 @@ def events_of_both(run: Results, base: Results | None, pairs: Mapping[int, int])
     name = clean(base.run, limit=40)
     theirs = [(beside[step], f"{name}: {text}") for step, text in events(base) if step in beside]
     return sorted([*events(run), *theirs])
+
+
+def spread(steps: Sequence[int], most: int, chosen: Sequence[int]) -> list[int]:
+    """Some of these steps, ascending: those chosen, and others spread evenly, the first and the last among them.
+
+    Args:
+        steps: ascending.
+        most: that are spread evenly.
+        chosen: among the steps; all steps are taken where there are no more than both together.
+    """
+    if len(steps) <= most + len(chosen):
+        return list(steps)
+    return sorted({steps[i] for i in np.linspace(0, len(steps) - 1, most).astype(int)} | set(chosen))

@@ -354,7 +354,9 @@ def _attention_section(movie: _Movie) -> list[Section]:
         if not texts:
             continue
         n_pos = min(MAX_TOKENS, max(len(text.tokens) for text in texts.values()))
-        texts = {step: texts[step] for step in _spread(sorted(texts), max(1, room // n_pos**2), state.step)}
+        nearest = min(texts, key=lambda step: abs(step - state.step))
+        some = findings.spread(sorted(texts), max(1, room // n_pos**2), [nearest])
+        texts = {step: texts[step] for step in some}
         for label in state.pin:
             layer, head = parse_head(label)
             if layer >= one.shape[0] or head >= one.shape[1]:
@@ -417,14 +419,6 @@ def _text(texts: Sequence[StoredText], index: int) -> StoredText:
 def _same(texts: Iterable[StoredText], wanted: StoredText) -> StoredText | None:
     """The same text, or what stands in its place in another run."""
     return next((t for t in texts if (t.stimulus, t.index) == (wanted.stimulus, wanted.index)), None)
-
-
-def _spread(steps: Sequence[int], most: int, near: int) -> list[int]:
-    """Some of these steps: spread evenly, and the one nearest to a step."""
-    if len(steps) <= most:
-        return list(steps)
-    chosen = {steps[i] for i in np.linspace(0, len(steps) - 1, most).astype(int)}
-    return sorted(chosen | {min(steps, key=lambda step: abs(step - near))})
 
 
 def _numbers_section(movie: _Movie, runs: Sequence[Results]) -> Section:

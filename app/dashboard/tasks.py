@@ -21,7 +21,7 @@ MAX_CHARS = 4096
 RUN, TEXT = "run", "text"
 # The options of `byrote run` that the pages set; what runs code or reaches the network is not among them.
 _OF_RUN = ("probe", "save_attention", "out", "dry_run")
-_OF_TEXT = {"step": int, "text": str, "most_tokens": int}
+_OF_TEXT = {"steps": list, "text": str, "most_tokens": int}
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ class Task:
         for name, kind in _OF_TEXT.items():
             if type(self.options.get(name)) is not kind:
                 raise _no_task(f"{name} is missing or of another kind")
+        steps = self.options["steps"]
+        if not 1 <= len(steps) <= MAX_WORDS or not all(type(step) is int for step in steps):
+            raise _no_task("steps are not a list of steps")
 
     @property
     def facts(self) -> dict[str, Any]:

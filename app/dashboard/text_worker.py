@@ -1,23 +1,26 @@
-"""``python -m byrote.dashboard.text_worker``: what the heads of one checkpoint do on a text of one's own, in a process of its own.
+"""``python -m byrote.dashboard.text_worker``: what the heads of some checkpoints do on a text of one's own, in a process of its own.
 
-The page process never loads a model. This one does, writes what `byrote.probes.attention` reads, and ends.
+The page process never loads a model. This one does, one checkpoint after another, writes what `byrote.probes.attention`
+reads, a file for each, and ends.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.atomic import make_private_folder
+from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.opening import open_series
-from byrote.checkpoints.safe_read import read_json
+from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import Checkpoint
 from byrote.checkpoints.tokenizing import one_tokenizer_process, open_tokenizer
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard.jobs import MAX_FACTS_BYTES
 from byrote.dashboard.tasks import Task
-from byrote.dashboard.text_requests import ANSWER
+from byrote.dashboard.text_requests import ANSWER, answer_name
 
 
 def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
@@ -38,7 +41,7 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
         with open_tokenizer(file) as tokenizer:
             ids = tokenizer.encode([text])[0].tolist()
     if not ids:
-        raise ByroteError("the text holds no token", help="write a few words")
+        raise ByroteError("the text contains no tokens", help="write a few words")
     if len(ids) + 1 > most:
         raise ByroteError(
             f"the text is {len(ids):,} tokens long", help=f"at most {most - 1} fit, and one before them"
@@ -56,23 +59,20 @@ def _written_ids(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> None:
+def attend(checkpoint: Checkpoint, text: str, *, out: Path, most: int) -> None:
     """Load the checkpoint, run the text once, write every head's attention and what it writes.
 
     BOS is put first, as `interp.capture` does with a text; before ids that begin with it already it is not.
 
     Args:
-        series_path: as recorded in the results.
-        step: the checkpoint's.
+        checkpoint: of a series.
         text: what the user wrote.
         out: file to write.
         most: tokens that fit.
 
     Raises:
-        ByroteError: no such checkpoint, or a text the model cannot take.
+        ByroteError: files that cannot be read, or a text the model cannot take.
     """
-    series = open_series(series_path)
-    checkpoint = series.at(step)
     ids = encoded(text, checkpoint, most=most)  # a text that does not fit is refused before torch is loaded
 
     import numpy as np
@@ -93,21 +93,57 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
         )
 
 
+def measure(series_path: str, steps: Sequence[int], text: str, *, place: Path, most: int) -> int:
+    """`attend` at some steps, in this order. A checkpoint that cannot be read is a gap, and the others are measured.
+
+    Args:
+        series_path: as recorded in the results.
+        steps: of the series.
+        text: what the user wrote.
+        place: folder that gets a folder for each answer; what is there already is not measured again.
+        most: tokens that fit.
+
+    Returns:
+        The exit code: 0; 3 where some are gaps; 2 where all are.
+
+    Raises:
+        ByroteError: the checkpoints cannot be opened, or a text the model cannot take.
+    """
+    series = open_series(series_path)
+    n_gaps = 0
+    for done, step in enumerate(steps, start=1):
+        try:
+            checkpoint = series.at(step)
+            folder = place / answer_name(checkpoint, text)
+            make_private_folder(folder)
+            if not (folder / ANSWER).is_file():
+                attend(checkpoint, text, out=folder / ANSWER, most=most)
+        except (CheckpointError, FileRefused) as error:
+            if len(steps) == 1:
+                raise
+            n_gaps += 1
+            _say(event="gap", run=series.name, step=step, reason=f"{error.message} ({error.help})")
+        _say(event="checkpoint", run=series.name, step=step, done=done, total=len(steps))
+    return 0 if not n_gaps else 2 if n_gaps == len(steps) else 3
+
+
+def _say(**facts: str | int) -> None:
+    print(json.dumps(facts), flush=True)
+
+
 def main(arguments: list[str]) -> int:
     """Read the task of a job's folder and do it; an error is one JSON line."""
     try:
         folder = Path(arguments[0])
         task = Task.read(read_json(folder / "job.json", max_bytes=MAX_FACTS_BYTES)["task"])
-        step, text, most = (task.options[name] for name in ("step", "text", "most_tokens"))
+        steps, text, most = (task.options[name] for name in ("steps", "text", "most_tokens"))
         with one_tokenizer_process():
-            attend(task.paths[0], step, text, out=folder.parent / ANSWER, most=most)
+            return measure(task.paths[0], steps, text, place=folder.parent.parent, most=most)
     except ByroteError as error:
-        print(json.dumps({"error": error.message, "help": error.help}), flush=True)
-        return 2
+        _say(error=error.message, help=error.help)
     except MemoryError:
-        print(json.dumps({"error": "the model does not fit into memory"}), flush=True)
-        return 2
-    return 0
+        _say(error="the model does not fit into memory")
+    return 2
 
 
 if __name__ == "__main__":

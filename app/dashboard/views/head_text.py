@@ -66,6 +66,7 @@ class Shown:
         text: the sequence.
         file: that holds its attention.
         masked: whether its tokens stay masked: they were memorised, and were not revealed.
+        over: of a text of one's own, the files by step.
     """
 
     run: Results
@@ -73,6 +74,7 @@ class Shown:
     text: StoredText
     file: Path
     masked: bool
+    over: tuple[tuple[int, Path], ...] = ()
 
     @property
     def tokens(self) -> list[str]:
@@ -106,8 +108,8 @@ def draw(view: View, page: Drawing) -> None:
     st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
     own = ask(view)
     if own is not None:
-        request, text = own
-        _one_text(view, page, Shown(run, state.step, text, request.file, masked=False))
+        over = tuple(own.over.files.items())
+        _one_text(view, page, Shown(run, state.step, own.text, own.request.file, masked=False, over=over))
         return
     texts = stored_texts(attention_file(run.path, state.step))
     if not texts:
@@ -194,7 +196,8 @@ def _about(view: View, shown: Shown) -> None:
     if len(text.tokens) > MAX_DRAWN_TOKENS:
         st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
     words = f"token ids: {text.wordless}" if text.words is None else "one box per token, spaces as ·"
-    st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Stored in steps of 1/255."))
+    which = ", ".join(dict.fromkeys((text_words(text), text.stimulus_id)))
+    st.caption(literal(f"{which}; {words}. Stored in steps of 1/255."))
     how_computed([view.state.probe, "prefix_matching"], key="how_attention")
 
 
@@ -238,15 +241,16 @@ def _beside(view: View, shown: Shown) -> Shown | None:
 def _over_steps(view: View, page: Drawing, shown: Shown, at: int, base: Shown | None) -> None:
     """How the attention to the expected target changed, where it is stored at several steps."""
     stored = [s for s in shown.run.all_steps if attention_file(shown.run.path, s).is_file()]
-    if shown.file not in {attention_file(shown.run.path, s) for s in stored}:
-        return  # a text of one's own is measured at one step
     st.subheader("Over training", anchor=False)
-    if len(stored) < 2:
+    if shown.over and len(shown.over) < 2:
+        nothing("This text was measured at this step only.", "Measure over steps, above, adds others.")
+        return
+    if not shown.over and len(stored) < 2:
         nothing("The attention is stored at this step only.", how_to_keep(shown.run))
         return
     draw = partial(
         figure_cache.attention_steps, shown.run, base.run if base else None, stimulus=shown.text.stimulus, index=shown.text.index, head=view.state.head,
-        query=at, step=shown.step,
+        query=at, step=shown.step, files=shown.over,
     )  # fmt: skip
     page.figure(draw, "attention_steps", width="half")
 
@@ -286,7 +290,7 @@ def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, 
     at = min(view.state.text, len(texts) - 1)
     with st.container(horizontal=True, vertical_alignment="bottom", key="text_controls"):
         st.selectbox(
-            "Text", range(len(texts)), format_func=lambda i: text_words(texts[i]), width=320, **bound("text", at, q=None)
+            "Stored text", range(len(texts)), format_func=lambda i: text_words(texts[i]), width=320, **bound("text", at, q=None)
         )  # fmt: skip
         masked = texts[at].stimulus in MEMORISED
         if masked:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import streamlit as st
 
 from byrote.dashboard import jobs, text_requests
-from byrote.dashboard.page import View, panel
-from byrote.dashboard.text_requests import Cost, Request
+from byrote.dashboard.page import View, go, panel
+from byrote.dashboard.text_requests import Cost, OverSteps, Request
 from byrote.probes.attention import StoredText, unwritten
-from byrote.probes.wording import duration, literal, size, step_number
+from byrote.probes.wording import counted, duration, literal, size, step_number
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S, DRAW_EVERY_S = 1.0, 5.0
+_STEP = "own_step"
 
 
-def ask(view: View) -> tuple[Request, StoredText] | None:
+@dataclass(frozen=True)
+class Answer:
+    """What a text of one's own gave at the step looked at.
+
+    Attributes:
+        request: with the file.
+        text: the tokens.
+        over: the same text at other steps.
+    """
+
+    request: Request
+    text: StoredText
+    over: OverSteps
+
+
+def ask(view: View) -> Answer | None:
     """The form, what it would cost, how it is going; the answer once it is there."""
     box = st.expander("Attention on my own text", icon=":material/edit_note:", key="own", on_change="rerun")
     if not box.open and not st.session_state.get("own_text", "").strip():
@@ -23,46 +43,72 @@ def ask(view: View) -> tuple[Request, StoredText] | None:
     return None  # type: ignore[unreachable]  # a panel shows the error and goes on
 
 
-def _ask(view: View) -> tuple[Request, StoredText] | None:
+def _ask(view: View) -> Answer | None:
     run, step = view.run, view.state.step
-    price = text_requests.cost(run, step)
+    price = text_requests.cost(run, [step])
     hint = "a sentence" if price.has_tokenizer else "token ids, such as 5 17 9 5 17 9"
     text = st.text_area(
         "Text", key="own_text", placeholder=hint, max_chars=text_requests.MAX_CHARS, height=80
     )
-    st.caption(literal(cost_words(price, step), limit=400))
     if not text.strip():
+        st.caption(literal(cost_words(price, [step]), limit=400))
         return None
-    request = text_requests.request(run, step, text)
+    request, over = text_requests.request(run, step, text), text_requests.over_steps(run, step, text)
     texts = request.texts()
-    if texts:
-        _in_a_notebook(view, request, text if price.has_tokenizer else None)
-        return request, texts[0]
-    with st.container(horizontal=True):
-        if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=request.running):
+    if not texts:
+        st.caption(literal(cost_words(price, [step]), limit=400))
+    more = len(over.missing) > (0 if over.files else 1)
+    if more and not over.running:
+        several = cost_words(text_requests.cost(run, over.missing), over.missing)
+        st.caption(literal(f"Over steps: {several[:1].lower()}{several[1:]}", limit=400))
+    with st.container(horizontal=True, key="own_buttons"):
+        if not texts and st.button(
+            "Run", icon=":material/play_arrow:", key="own_run", disabled=request.running or over.running
+        ):
             text_requests.begin(run, step, text)
             st.rerun()
-        if request.running and request.job is not None:
-            st.button(
-                "Cancel",
-                key="own_cancel",
-                on_click=jobs.cancel,
-                args=(request.job,),
-                kwargs={"at_once": True},
-            )
-    if request.running:
+        if more and st.button(
+            "Measure over steps", icon=":material/timeline:", key="own_over", disabled=over.running
+        ):
+            text_requests.begin_over(run, step, text)
+            st.rerun()
+        if (job := next((one.job for one in (over, request) if one.running), None)) is not None:
+            at_once = {"at_once": True}
+            st.button("Cancel", key="own_cancel", on_click=jobs.cancel, args=(job,), kwargs=at_once)
+        if texts:
+            _in_a_notebook(view, request, over, text if price.has_tokenizer else None)
+    if over.running:
+        _wait_over(over, time.monotonic())
+    elif request.running:
         _wait(request, price)
-    for line in request.failure():
+    for line in () if over.running else over.failure() or request.failure():
         st.error(literal(line, limit=500), icon=":material/error:")
-    return None
+    _elsewhere(over, step)
+    return Answer(request, texts[0], over) if texts else None
 
 
-def cost_words(price: Cost, step: int) -> str:
+def _elsewhere(over: OverSteps, step: int) -> None:
+    """The steps at which this text was measured; choosing one shows it."""
+    if not over.files or [*over.files] == [step]:
+        return
+
+    def changed() -> None:
+        if (chosen := st.session_state[_STEP]) is not None:
+            go(step=chosen)
+
+    st.session_state[_STEP] = step if step in over.files else None
+    st.pills("Measured at step", [*over.files], format_func=step_number, key=_STEP, on_change=changed)
+
+
+def cost_words(price: Cost, steps: Sequence[int]) -> str:
     """What running it will take: ``Loads step 512 (2.4 MB) in a separate process, on the CPU: about 10 s; ...``."""
     size_words = "" if price.n_bytes is None else f" ({size(price.n_bytes)})"
     about = "" if price.seconds is None else f": about {duration(price.seconds)}"
+    what = f"step {step_number(steps[0])}"
+    if len(steps) > 1:
+        what = f"{counted(len(steps), 'checkpoint')} from step {step_number(min(steps))} to {step_number(max(steps))}"
     return (
-        f"Loads step {step_number(step)}{size_words} in a separate process, on the CPU{about}; "
+        f"Loads {what}{size_words} in a separate process, on the CPU{about}; "
         f"at most {price.most_tokens} tokens, the first of them BOS."
     )
 
@@ -79,14 +125,34 @@ def _wait(request: Request, price: Cost) -> None:
     st.caption(f"Running for {duration(taken)}{about}; it continues if you leave this page.")
 
 
-def _in_a_notebook(view: View, request: Request, text: str | None) -> None:
+@st.fragment(run_every=LOOK_EVERY_S)
+def _wait_over(before: OverSteps, drawn_s: float) -> None:
+    """Until the worker has ended; the page is drawn again with the first checkpoint, and then every few seconds with more."""
+    assert before.job is not None
+    now = replace(before, job=jobs.read_job(before.job.folder))
+    done, total = now.progress
+    due = not before.files or time.monotonic() - drawn_s > DRAW_EVERY_S
+    if not now.running or (due and done > before.progress[0]):
+        st.rerun()
+    taken = duration(jobs.age_s(before.job))
+    said = (
+        f"{done} of {counted(total, 'checkpoint')} measured in {taken}; it continues if you leave this page."
+    )
+    st.progress(done / max(1, total), text=said)
+
+
+def _in_a_notebook(view: View, request: Request, over: OverSteps, text: str | None) -> None:
     """The lines that give the same numbers."""
-    lines = notebook_lines(view, request.texts()[0], text, writes=not unwritten(request.file))
+    lines = notebook_lines(
+        view, request.texts()[0], text, writes=not unwritten(request.file), steps=[*over.files]
+    )
     with st.popover("The same in a notebook", icon=":material/terminal:", key="own_lines", type="tertiary"):
         st.code("\n".join(lines), language="python", wrap_lines=True)
 
 
-def notebook_lines(view: View, found: StoredText, text: str | None, *, writes: bool) -> list[str]:
+def notebook_lines(
+    view: View, found: StoredText, text: str | None, *, writes: bool, steps: Sequence[int] = ()
+) -> list[str]:
     """Python that makes what is shown of the head looked at: what it writes, and last its attention.
 
     Args:
@@ -94,6 +160,7 @@ def notebook_lines(view: View, found: StoredText, text: str | None, *, writes: b
         found: the answer.
         text: what was written; None where it was token ids.
         writes: whether the model's heads have a direct path that can be read.
+        steps: at which the text was measured.
     """
     layer, head = view.state.layer_head or (0, 0)
     series = str(text_requests.series_path(view.run))
@@ -103,11 +170,16 @@ def notebook_lines(view: View, found: StoredText, text: str | None, *, writes: b
         "wrote = written(model, seen.tokens)",
         f"wrote.ids[0, {layer}, {head}], wrote.logits[0, {layer}, {head}]  # per token: 5 raised, 5 lowered",
     ]
+    over = [
+        f"over = {{s: capture(load(series.at(s)), {given}).pattern[{layer}, 0, {head}] for s in {[*steps]}}}"
+    ]
     return [
         *lines,
         "from byrote.checkpoints import open_series",
         f"from byrote.interp import capture, load{', written' if writes else ''}",
-        f"model = load(open_series({series!r}).at({view.state.step}))",
+        f"series = open_series({series!r})",
+        *(over if len(steps) > 1 else []),
+        f"model = load(series.at({view.state.step}))",
         f"seen = capture(model, {given})",
         *(wrote if writes else []),
         f"seen.pattern[{layer}, 0, {head}]",
