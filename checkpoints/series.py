@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.steps import parse_steps
+from byrote.checkpoints.steps import parse_steps, step_of
 
 Inside = tuple[str | int, ...]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # how a name that is not UTF-8 shows in Python
@@ -154,12 +154,13 @@ class CheckpointSeries:
         """Recorded training loss at each step; None where unknown."""
         return tuple(c.loss_nats for c in self.checkpoints)
 
-    def at(self, step: int) -> Checkpoint:
-        """The checkpoint of exactly this step.
+    def at(self, step: int | str) -> Checkpoint:
+        """The checkpoint of exactly this step, such as 512 or "1k".
 
         Raises:
             CheckpointError: no such step; the message names the nearest ones, or says why this one cannot be read.
         """
+        step = step_of(step)
         for checkpoint in self.checkpoints:
             if checkpoint.step == step:
                 return checkpoint
@@ -177,14 +178,15 @@ class CheckpointSeries:
             f"use series.nearest({step}) or --steps nearest:{step}",
         )
 
-    def nearest(self, step: int) -> Checkpoint:
-        """The checkpoint whose step is closest; the earlier one of two equally close.
+    def nearest(self, step: int | str) -> Checkpoint:
+        """The checkpoint whose step is closest to this one, such as 512 or "1k"; the earlier one of two equally close.
 
         Raises:
-            CheckpointError: there is none, in an empty slice.
+            CheckpointError: there is none, in an empty slice, or what is not a step.
         """
         self._refuse_empty()
-        return min(self.checkpoints, key=lambda c: (abs(c.step - step), c.step))
+        target = step_of(step)
+        return min(self.checkpoints, key=lambda c: (abs(c.step - target), c.step))
 
     def select(self, spec: str | None) -> CheckpointSeries:
         """The part of the series a step specification names, such as ``0,512,1k..8k,log:12,last``.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 
@@ -68,17 +69,43 @@ def _term(term: str, steps: Sequence[int], where: str) -> set[int]:
     )
 
 
+def step_of(step: Any) -> int:
+    """A step as a number: 512, or "512" and "1k" as in a specification.
+
+    Raises:
+        CheckpointError: it is not one.
+    """
+    found: int | None
+    if isinstance(step, str):
+        found = _parsed(step.strip().lower())
+    else:
+        try:
+            found = None if isinstance(step, bool) or step != int(step) else int(step)
+        except (TypeError, ValueError, OverflowError):
+            found = None
+    if found is None:
+        raise CheckpointError(
+            f"{repr(step)[:40]} is not a training step",
+            help="give a whole number, such as 512 or '1k'; series.select('last') takes specifications",
+        )
+    return found
+
+
 def _number(text: str, term: str) -> int:
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([km]?)", text, re.ASCII)
-    number = Decimal(match[1]) * _SUFFIX[match[2]] if match else Decimal("0.5")
-    if number != int(
-        number
-    ):  # no number, one of more digits than any training has steps, or a part of a step
+    number = _parsed(text)
+    if number is None:
         raise CheckpointError(
             f"--steps {term[:40]!r} is not a step specification",
             help="examples: 0,512  1k..8k  log:12  every:5  first  last  nearest:3000",
         )
-    return int(number)
+    return number
+
+
+def _parsed(text: str) -> int | None:
+    """None for what is not a number, has more digits than any training has steps, or is a part of a step."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([km]?)", text, re.ASCII)
+    number = Decimal(match[1]) * _SUFFIX[match[2]] if match else None
+    return None if number is None or number != int(number) else int(number)
 
 
 def _log_spaced(steps: Sequence[int], count: int) -> set[int]:

@@ -24,6 +24,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import NATIVE, Built
 from byrote.interp.builders.filling import fill
+from byrote.interp.device import require_device
 from byrote.interp.loading import behind_hooks, load, refresh_split_attention
 from byrote.interp.merging import merged_tensors
 from byrote.interp.model import HookedModel
@@ -51,8 +52,10 @@ def copy_of(
 
     Raises:
         ByroteError: another kind of model, one that is sharded, or weights that no longer are the architecture's own
-            (folded norms, adapters that cannot be merged).
+            (folded norms, adapters that cannot be merged), or a device that is not here.
     """
+    if device is not None:
+        require_device(str(device), dtype=str(dtype).removeprefix("torch."))
     inner, tensors = _inner(model)
     device = device or str(next(iter(tensors.values())).device)
     built, config = _built(inner, tensors, dtype, step)

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, at_hand
 from byrote.interp.builders import Built, builder_for, parameters
+from byrote.interp.device import require_device
 from byrote.interp.model import HookedModel, ModelShape
 from byrote.interp.quiet import own_randomness, quiet_upstream, without_methods
 
@@ -114,7 +115,10 @@ def load(
 
     Raises:
         CheckpointError: several steps and none was named, or as `load_fresh`.
+        ByroteError: a device that is not here, or a type of no such name.
     """
+    chosen_dtype = dtype_named(dtype)
+    require_device(str(device), dtype=str(chosen_dtype).removeprefix("torch."))
     if not isinstance(checkpoint, Checkpoint):
         series = checkpoint if isinstance(checkpoint, CheckpointSeries) else open_series(checkpoint)
         chosen = series.select(None if step is None else str(step))
@@ -124,9 +128,21 @@ def load(
                 help="name one: load(..., step=512), or step='last'",
             )
         checkpoint = chosen[0]
-    return load_fresh(
-        checkpoint, device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    )
+    return load_fresh(checkpoint, device=str(device), dtype=chosen_dtype)
+
+
+def dtype_named(dtype: torch.dtype | str) -> torch.dtype:
+    """A type of parameters, also by its name.
+
+    Raises:
+        ByroteError: none of floating-point numbers has that name.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ByroteError(
+            f"there is no dtype {dtype!r} for parameters", help="use float32, bfloat16, float16 or float64"
+        )
+    return found
 
 
 @own_randomness()

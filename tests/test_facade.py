@@ -88,6 +88,10 @@ def test_code_in_the_readme_uses_names_that_are_there() -> None:
         (lambda run: br.measure(run, sequnces=8), "no setting 'sequnces'. did you mean 'sequences'"),
         (lambda run: br.measure(run, sequences=0), "n_seq=0 is too small. give 1 or more"),
         (lambda run: br.measure(run, device="gpu"), "no device 'gpu'. use cpu, cuda"),
+        (lambda run: br.load(run, device="gpu"), "no device 'gpu'. use cpu, cuda"),
+        (lambda run: br.load(run, dtype="int8"), "no dtype 'int8' for parameters. use float32"),
+        (lambda run: br.open_series(run).nearest("x"), "'x' is not a training step. give a whole number"),
+        (lambda run: br.open_series(run).at("last"), "'last' is not a training step. give a whole number"),
         (lambda run: br.compare(br.open_series(run), run), "holds checkpoints, not results"),
     ],
 )

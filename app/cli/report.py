@@ -130,6 +130,10 @@ def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], st
 
 def _default_place(runs: Sequence[Results]) -> Path:
     """``reports/unique-repeated``: another set of runs does not overwrite it."""
+    from byrote.report.files import OTHER_ENDINGS, PAGE_ENDINGS
+
     names = [run.path.resolve().name for run in runs]
     more = f"-and-{len(names) - _NAMES_SHOWN}-more" if len(names) > _NAMES_SHOWN else ""
-    return Path("reports") / ("-".join(names[:_NAMES_SHOWN]) + more)
+    place = Path("reports") / ("-".join(names[:_NAMES_SHOWN]) + more)
+    ends_as_file = place.suffix.lower() in (*PAGE_ENDINGS, *OTHER_ENDINGS)  # and is to be a folder
+    return place.with_name(f"{place.name}-report") if ends_as_file else place

@@ -48,7 +48,7 @@ from byrote.probes.wording import clean, counted, listed, sentence_case, step_nu
 from byrote.report.alerts import alerts_for, status_of
 from byrote.report.background import errors_section, provenance_section
 from byrote.report.content import run_lines, title_of
-from byrote.report.files import now_in_words, write_files
+from byrote.report.files import now_in_words, page_file_of, write_files
 from byrote.report.html import bare, render
 from byrote.report.model import Block, Live, Program, Prose, Report, Section, Table
 from byrote.report.report_inputs import report_inputs
@@ -93,8 +93,10 @@ def export(
         The file.
 
     Raises:
-        ByroteError: no run, two runs of one name, a name, probe, head or step there is not, or a place that cannot be written.
+        ByroteError: no run, two runs of one name, a name, probe, head or step there is not, or a place that cannot be written
+            or ends as a file of another kind.
     """
+    place = page_file_of(Path(out), "play.html")
     given = [results] if isinstance(results, (Results, str, PathLike)) else list(results)
     opened: list[Results] = []
     for one in given:
@@ -118,8 +120,6 @@ def export(
         base is None and not state.base and len(opened) == 2
     ):  # runs that declare no arm: the one beside the other
         state = replace(state, base=next(name for name in library.runs if name != state.run))
-    place = Path(out)
-    place = place / "play.html" if place.suffix.lower() not in (".html", ".htm") else place
     page = play_html(library, state, date=date)
     write_files({place: page})
     return place

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from byrote.checkpoints.atomic import explained_writes, make_folder, remove_leftovers_of, write_text
+from byrote.checkpoints.errors import ByroteError
 from byrote.probes.comparable import Comparison
 from byrote.probes.csv_text import csv_frame
 from byrote.probes.figures.paper import paper_svg
@@ -26,6 +27,11 @@ from byrote.report.redact import redact
 
 SCHEMA = "byrote-report"
 SCHEMA_VERSION = 1
+PAGE_ENDINGS = (".html", ".htm")
+OTHER_ENDINGS = (
+    ".csv", ".eps", ".gif", ".jpeg", ".jpg", ".json", ".md", ".mhtml", ".mp4", ".parquet", ".pdf", ".png", ".ps", ".svg", ".tex",
+    ".txt", ".webm", ".webp", ".zip",
+)  # fmt: skip
 WARN_BYTES = {"interactive": 10_000_000, "light": 400_000}
 COLUMNS = (
     "run", "arm", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
@@ -81,7 +87,8 @@ def build_report(
         The files and warnings.
 
     Raises:
-        ByroteError: no run, two runs of one name, an unknown baseline, or a place that cannot be written.
+        ByroteError: no run, two runs of one name, an unknown baseline, or a place that cannot be written or ends as a file of
+            another kind.
     """
     date = date if date is not None else now_in_words()
     page_file, json_file, csv_file = _places(Path(out))
@@ -183,10 +190,31 @@ def size_warnings(total_bytes: int, section_bytes: dict[str, int], *, limit: int
     )
 
 
+def page_file_of(out: Path, name: str) -> Path:
+    """The HTML file that a path stands for: itself, or a file in the folder that it names.
+
+    Args:
+        out: a .html file, or a folder, which may have a dot in its name.
+        name: of the file in the folder.
+
+    Raises:
+        ByroteError: it ends as a file of another kind does, and no folder has that name.
+    """
+    ending = out.suffix.lower()
+    if ending in PAGE_ENDINGS:
+        return out
+    if ending in OTHER_ENDINGS and not out.is_dir():
+        raise ByroteError(
+            f"{out} would be a {ending} file, and an HTML file is written",
+            help=f"name {out.with_suffix('.html')}, or a folder; `byrote report --figures` writes every figure as SVG",
+        )
+    return out / name
+
+
 def _places(out: Path) -> tuple[Path, Path, Path]:
-    if out.suffix.lower() in (".html", ".htm"):
-        return out, out.with_suffix(".json"), out.with_suffix(".csv")
-    return out / "report.html", out / "report.json", out / "scores.csv"
+    page = page_file_of(out, "report.html")
+    scores = "scores.csv" if page.parent == out else page.with_suffix(".csv").name
+    return page, page.with_suffix(".json"), page.parent / scores
 
 
 def _plain(node: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from byrote.checkpoints.atomic import explained_writes, make_folder
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.figures.theme import run_styles
 from byrote.probes.findings import arm_words, runs
@@ -13,7 +14,14 @@ from byrote.probes.results import Results
 from byrote.probes.trajectory import onset
 from byrote.probes.wording import MISSING, counted, file_stem, step_number
 from byrote.report.alerts import alerts_for, status_of
-from byrote.report.files import ReportFiles, build_report, json_text, now_in_words, write_files
+from byrote.report.files import (
+    ReportFiles,
+    build_report,
+    json_text,
+    now_in_words,
+    page_file_of,
+    write_files,
+)
 from byrote.report.html import render
 from byrote.report.model import Link, Report, RunLine, Section, Table, Value
 from byrote.report.report_inputs import report_inputs
@@ -43,6 +51,12 @@ def build_reports(
         ByroteError: no run, two runs whose folders would have one name, or a place that cannot be written.
     """
     date = date if date is not None else now_in_words()
+    index = page_file_of(out, "index.html")
+    if index == out:
+        raise ByroteError(
+            f"{out} would be one file, and a folder with a report for each run is written",
+            help=f"name a folder, such as {out.with_suffix('')}",
+        )
     folders = {run.run: file_stem(run.run) for run in results}
     if not results or len(set(folders.values())) < len(results):
         what = (
@@ -58,10 +72,11 @@ def build_reports(
     for run in results:
         compared = [baseline, run] if baseline is not None and run is not baseline else [run]
         named = base if len(compared) > 1 else None
+        with explained_writes(out):
+            make_folder(out / folders[run.run])  # whatever its name ends on
         written.append(build_report(compared, out=out / folders[run.run], base=named, light=light, date=date))
     report = _index(results, {run.run: f"{folders[run.run]}/report.html" for run in results}, date, base)
     page, _ = render(report, light=True)
-    index = out / "index.html"
     write_files({index: page, index.with_suffix(".json"): json_text(report)})
     return ReportFiles(
         index,

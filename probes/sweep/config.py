@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.setting import shown
+from byrote.interp import device
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
@@ -149,24 +149,9 @@ class SweepConfig:
 
 
 def require_device(config: SweepConfig) -> None:
-    """Refuse a device that is not there before any work starts; "cpu" checks nothing and imports nothing.
+    """Refuse a device that is not there before any work starts; see `byrote.interp.device`.
 
     Raises:
         ByroteError: an unknown device, or one this machine or dtype does not have.
     """
-    device = config.device
-    if device == "cpu":
-        return
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise ByroteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
-    import torch
-
-    if kind == "mps" and config.dtype == "float64":
-        raise ByroteError("mps has no float64", help="use --dtype float32, or --device cpu")
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[kind]
-    if int(index or 0) >= count:
-        raise ByroteError(
-            f"torch sees {count} {kind} devices here, not {device}",
-            help="use --device cpu; `byrote doctor` shows what torch sees",
-        )
+    device.require_device(config.device, dtype=config.dtype)

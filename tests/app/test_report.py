@@ -24,8 +24,9 @@ from byrote.report import ReportFiles, build_report
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.background import intervals_section
 from byrote.report.content import report_content
-from byrote.report.files import json_text
+from byrote.report.files import json_text, page_file_of
 from byrote.report.html import render
+from byrote.report.index import build_reports
 from byrote.report.report_inputs import report_inputs
 
 DATE = "2026-11-21 09:00 UTC"
@@ -474,6 +475,16 @@ def test_mistakes_are_told_apart(unique: Results, repeated: Results, tmp_path: P
     blocked.write_text("")
     losses = only(unique, "repeat_loss")
     assert "cannot write" in refused(lambda: build_report([losses], out=blocked / "r.html", light=True))
+    said = refused(lambda: build_report([losses], out=tmp_path / "r.PDF", light=True))
+    assert (
+        "r.PDF would be a .pdf file, and an HTML file is written. name" in said
+        and "r.html, or a folder" in said
+    )
+    assert "would be one file" in refused(lambda: build_reports([losses], out=tmp_path / "r.html"))
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "r.pdf").mkdir()
+    assert page_file_of(tmp_path / "r.pdf", "x.html") == tmp_path / "r.pdf" / "x.html"
+    assert page_file_of(tmp_path / "half-0.5", "x.html") == tmp_path / "half-0.5" / "x.html"
 
 
 def test_a_comparison_that_is_refused_is_an_alert_not_a_crash(unique: Results, repeated: Results) -> None:

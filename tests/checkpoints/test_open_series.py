@@ -6,11 +6,13 @@ import json
 import shutil
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from tiny_models import write_lab_series
 
 from byrote.checkpoints import CheckpointError, open_series
 from byrote.checkpoints.step_names import parse_name
+from byrote.checkpoints.steps import step_of
 
 NO_STEP = "the training step of this checkpoint is unknown; it is shown as step 0"
 
@@ -240,6 +242,16 @@ def test_step_specifications_refused(spec, words):
 
     with pytest.raises(CheckpointError, match=words):
         parse_steps(spec, STEPS, where="here")
+
+
+def test_a_step_is_a_whole_number_or_its_words(lab_series):
+    series = open_series(lab_series((0, 4, 8, 1000)))
+    assert [series.nearest(s).step for s in (5, "7", "0.9k")] == [4, 8, 1000]
+    assert series.at("1k").step == 1000
+    assert (step_of(6.0), step_of(np.int64(9))) == (6, 9)
+    for wrong in ("soon", 2.5, float("nan"), float("inf"), True, None):
+        with pytest.raises(CheckpointError, match="is not a training step"):
+            step_of(wrong)
 
 
 def test_select_keeps_gaps_and_order(lab_series):

@@ -181,6 +181,9 @@ def test_folders_and_a_place_that_is_none(pages, tmp_path, byrote):
     (tmp_path / "file").write_text("")
     with pytest.raises(ByroteError, match="cannot write"):
         br.export(pages / "unique", tmp_path / "file" / "x.html")
+    done = byrote("export", str(pages / "unique"), "-o", str(tmp_path / "x.pdf"))
+    assert done.exit_code == 2 and "x.pdf would be a .pdf file, and an HTML file is written" in done.stderr
+    assert not (tmp_path / "x.pdf").exists()
 
 
 @pytest.mark.browser
