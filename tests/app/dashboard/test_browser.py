@@ -274,6 +274,12 @@ def test_a_narrow_page_scrolls_only_downwards(start):
         here.open(page, **LINK)
         wide = here.find("[data-testid=stMain]").evaluate("node => node.scrollWidth - node.clientWidth")
         assert wide == 0, page
+        here.find(".js-plotly-plot").first.wait_for() if page in ("compare", "memory") else None
+        here.tab.wait_for_timeout(300)
+        over = here.tab.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.getBoundingClientRect().right - innerWidth)"
+        )
+        assert all(past <= 0 for past in over), page  # a figure without room is drawn smaller, not cut
 
 
 def test_results_that_appear_meanwhile_are_shown_without_a_reload(start, pages_results):
