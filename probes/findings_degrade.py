@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from byrote.probes.comparable import measure_name
 from byrote.probes.rules import MIN_SEEDS, UNDECIDED
-from byrote.probes.wording import counted, interval, number, p_value, sentence_case
+from byrote.probes.wording import counted, interval, listed, number, p_value, sentence_case
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from byrote.probes.degrade.capacity import Capacity, Extraction
     from byrote.probes.degrade.dependence_matrix import DependenceMatrix
     from byrote.probes.degrade.dose_response import DoseResponse, Edge
@@ -158,8 +160,37 @@ def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: st
         text = f"{text}; {counted(seeds, 'seed')} a dose cannot locate the peak; {MIN_SEEDS} are needed"
     else:
         text = f"{text}; that it lies between milder doses is not sure {ends}"
+    if math.isnan(found.left.dose) and math.isnan(found.right.dose):
+        return f"{text}. At every dose measured it is half of that damage or more."
     band = [_edge_words(found.left), _edge_words(found.right)]
     return f"{text}. Half of that damage or more from {band[0]} to {band[1]}."
+
+
+def arms_sentence(rows: pd.DataFrame, *, metric: str, baseline: str, unit: str) -> str:
+    """Which arms are surely worse than the baseline, and which surely better; their means over seeds.
+
+    Args:
+        rows: see `byrote.probes.degrade.dose_response.damage_by_arm`.
+        metric: PROBE/METRIC.
+        baseline: name of the undamaged arm.
+        unit: of the metric.
+    """
+
+    def named(these: pd.DataFrame) -> str:
+        return listed(
+            [f"{r.arm} ({interval(r.damage, r.lo, r.hi, sign=True)} {unit})" for r in these.itertuples()]
+        )
+
+    worse, better = rows[rows["lo"] > 0], rows[rows["hi"] < 0].iloc[::-1]
+    parts = [
+        f"surely {word} in {named(these)}"
+        for word, these in (("worse", worse), ("better", better))
+        if len(these)
+    ]
+    if not parts:
+        parts = [f"surely worse or better in none of {counted(len(rows), 'arm')}"]
+    seeds = counted(int(rows["seeds"].min()), "seed")
+    return f"{sentence_case(measured_words(metric))} against {baseline} is {' and '.join(parts)}; {seeds} an arm."
 
 
 def _edge_words(edge: Edge) -> str:

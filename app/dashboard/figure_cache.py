@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
@@ -34,6 +35,7 @@ from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
 from byrote.probes.figures.circuit import Wiring
 from byrote.probes.figures.circuit import wiring as wiring_of
+from byrote.probes.figures.doses import damage_of_arms
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
 from byrote.probes.figures.study_figures import degradation_figures
@@ -115,43 +117,91 @@ def seed_curves(
 
 @dataclass(frozen=True)
 class Doses:
-    """A dose-response of everything opened, without the results it was made of.
+    """A dose-response of everything opened, or of one arm of it, without the results it was made of.
 
     Attributes:
-        by_size: size -> its dose-response.
-        over: the dose.
+        by_size: size -> its dose-response; {} where the arms are no doses of one another.
+        by_arm: size -> damage of each arm; {} where they are.
+        over: the dose, "" where there is none.
         metric: PROBE/METRIC that is damaged.
+        unit: of it.
         baseline: name of the undamaged arm.
+        runs: names of the runs it is of.
+        why: why it is not a dose-response of everything; "" where it is.
     """
 
     by_size: Mapping[float, DoseResponse]
+    by_arm: Mapping[float, pd.DataFrame]
     over: str
     metric: str
+    unit: str
     baseline: str
+    runs: tuple[str, ...]
+    why: str
 
 
 @run_cache(4)
-def doses_of(first: Results, *more: Results, baseline: str, metric: str) -> Doses:
-    """Damage over the dose that these runs declare.
+def doses_of(
+    first: Results, *more: Results, baselines: tuple[str, ...], own: str, metric: str
+) -> Doses | ByroteError:
+    """Damage over the dose that these runs declare; else over that of one arm; else arm by arm; else why there is none.
 
     Args:
         first, more: runs that declare their arm.
-        baseline: name of the undamaged arm; "" finds it.
+        baselines: names of the undamaged arm, of which the first that is clear is taken; "" finds it.
+        own: the arm taken by itself where all arms are no doses of one another.
         metric: PROBE/METRIC that is damaged; "" finds it.
-
-    Raises:
-        ByroteError: no dose varies, or no arm is surely the baseline.
     """
-    named = by_arm((first, *more))
-    study = Study(taken_apart(named), DegradeSettings(baseline=baseline, metric=metric))
-    return Doses(study.doses, study.over or "", study.metric, study.baseline)
+    try:
+        groups = taken_apart(by_arm((first, *more)))
+        study = _with_baseline(groups, baselines, metric)
+    except ByroteError as error:
+        return error
+    tries, why = [study], ""
+    if own != study.baseline and sum(one.name == own for one in groups) > 1:  # at several doses by itself
+        alone = [one for one in groups if one.name in (own, study.baseline)]
+        tries.append(Study(alone, replace(study.settings, baseline=study.baseline)))
+    for one in tries:
+        try:
+            return _doses(one, {"by_size": one.doses, "by_arm": {}, "over": one.over or "", "why": why})
+        except ByroteError as error:
+            why = why or error.message
+    try:
+        return _doses(study, {"by_size": {}, "by_arm": study.by_arm, "over": "", "why": why})
+    except ByroteError as error:
+        return error
+
+
+def _with_baseline(groups: list[Group], baselines: Sequence[str], metric: str) -> Study:
+    """The study of these groups with the first baseline that is clear."""
+    *tried, last = baselines
+    for baseline in tried:
+        try:
+            return Study(groups, DegradeSettings(baseline=baseline, metric=metric))
+        except ByroteError:
+            continue
+    return Study(groups, DegradeSettings(baseline=last, metric=metric))
+
+
+def _doses(study: Study, found: dict[str, Any]) -> Doses:
+    unit = str(study.rows(study.metric, healthy=True)["unit"].iloc[0])
+    runs = tuple(run.run for one in study.groups for run in one.runs)
+    return Doses(metric=study.metric, unit=unit, baseline=study.baseline, runs=runs, **found)
 
 
 @run_cache(4)
-def dose_figure(first: Results, *more: Results, baseline: str, metric: str, look: Look = FULL) -> Figure:
-    """The dose-response of everything opened."""
-    found = doses_of(first, *more, baseline=baseline, metric=metric)
-    return figures.dose_response(found.by_size, metric=found.metric, look=look)
+def dose_figure(
+    first: Results, *more: Results, baselines: tuple[str, ...], own: str, metric: str, look: Look = FULL
+) -> Figure:
+    """The dose-response of everything opened, or damage arm by arm."""
+    found = doses_of(first, *more, baselines=baselines, own=own, metric=metric)
+    if isinstance(found, ByroteError):
+        raise found
+    if found.by_size:
+        return figures.dose_response(found.by_size, metric=found.metric, look=look)
+    return damage_of_arms(
+        found.by_arm, metric=found.metric, baseline=found.baseline, unit=found.unit, look=look
+    )
 
 
 @run_cache(2)

@@ -125,13 +125,7 @@ def dose_response(
             f"all runs have {over} {doses[0]:g}: a dose-response needs two or more",
             help="give runs of two doses or more",
         )
-    better = runs["better"].iloc[0]
-    if better not in ("higher", "lower"):
-        raise ByroteError(
-            f"{runs['probe'].iloc[0]}/{runs['metric'].iloc[0]} has no better direction, so damage is undefined",
-            help="name a loss or a score",
-        )
-    sign = -1.0 if better == "higher" else 1.0
+    sign = _worse_sign(runs)
     named = sorted({float(d) for d in doses})
     if baseline is None:
         means = [
@@ -156,6 +150,43 @@ def dose_response(
         permutations=permutations,
     )
     return DoseResponse(over, rows, found, left, right, cells.paired, str(runs["unit"].iloc[0]), draws)
+
+
+def damage_by_arm(runs: pd.DataFrame, baseline: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Damage of arms that are no doses of one another: `arm` and the columns of `DOSE_COLUMNS` but the dose, worst first.
+
+    Args:
+        runs: `run_rows` of the damaged arms.
+        baseline: `run_rows` of the undamaged arm.
+        seed: of resampling.
+
+    Raises:
+        ByroteError: one seed of each arm, the same seeds twice in an arm, or a metric without a better direction.
+    """
+    sign = _worse_sign(runs)
+    if not runs["arm"].duplicated().any() or len(baseline) < 2:
+        raise ByroteError(
+            "each arm has one seed, and damage has an interval over seeds from two on",
+            help="give several seeds of each arm; two single runs are compared by byrote compare",
+        )
+    arms = list(dict.fromkeys(runs["arm"]))
+    joint = pd.concat([baseline, runs], ignore_index=True)
+    keys = np.array([-1.0] * len(baseline) + [float(arms.index(arm)) for arm in runs["arm"]])
+    cells = _signed(cells_of(joint, keys, seed=seed, n_draws=1), sign)
+    rows = _rows(cells, [float(i) for i in range(len(arms))], joint, keys)
+    rows.insert(0, "arm", arms)
+    return rows.drop(columns="dose").sort_values("damage", ascending=False, ignore_index=True)
+
+
+def _worse_sign(runs: pd.DataFrame) -> float:
+    """1 where more of the metric is worse, -1 where less is."""
+    better = runs["better"].iloc[0]
+    if better not in ("higher", "lower"):
+        raise ByroteError(
+            f"{runs['probe'].iloc[0]}/{runs['metric'].iloc[0]} has no better direction, so damage is undefined",
+            help="name a loss or a score",
+        )
+    return -1.0 if better == "higher" else 1.0
 
 
 def log_doses(doses: list[float]) -> Float[np.ndarray, " doses"]:

@@ -21,7 +21,7 @@ from byrote.probes.degrade.capacity import (
 from byrote.probes.degrade.dependence_matrix import DependenceMatrix, dependence_matrix
 from byrote.probes.degrade.descent_over_seeds import ArmCurve, arm_curve
 from byrote.probes.degrade.displacement import displacement
-from byrote.probes.degrade.dose_response import DoseResponse, dose_response
+from byrote.probes.degrade.dose_response import DoseResponse, damage_by_arm, dose_response
 from byrote.probes.degrade.effective_data import RStar, fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize, effective_size
 from byrote.probes.degrade.member_rows import PROBE, REPEATS, member_rows, sharing_members
@@ -227,6 +227,25 @@ class Study:
             base = own if len(own) else None
             found[np.nan if size == -1 else float(size)] = dose_response(
                 mine.reset_index(drop=True), self.over, baseline=base, seed=self.settings.seed
+            )
+        return found
+
+    @cached_property
+    def by_arm(self) -> dict[float, pd.DataFrame]:
+        """Damage of each arm at each size, whether or not the arms are doses of one another."""
+        self.need_damaged()
+        damaged, healthy = (self.rows(self.metric, healthy=one) for one in (False, True))
+        found = {}
+        for size, mine in damaged.groupby(damaged["parameters"].fillna(-1.0)):
+            base = healthy[healthy["parameters"].fillna(-1.0) == size]
+            if len(base):
+                found[np.nan if size == -1 else float(size)] = damage_by_arm(
+                    mine.reset_index(drop=True), base.reset_index(drop=True), seed=self.settings.seed
+                )
+        if not found:
+            raise ByroteError(
+                f"no size has runs of the baseline {self.baseline} and of another arm",
+                help="measure the baseline at the sizes of the damaged runs",
             )
         return found
 

@@ -14,11 +14,13 @@ from byrote.probes.degrade.dose_response import DoseResponse, log_doses
 from byrote.probes.degrade.effective_size import EffectiveSize
 from byrote.probes.figures.axis import log_axis, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, scatter
+from byrote.probes.figures.forest import ForestRow, Mark, Panel, forest
 from byrote.probes.figures.lines import Line, lines_figure
 from byrote.probes.figures.theme import Style, paint, run_styles, series_style
 from byrote.probes.findings_degrade import (
     DOSE_WORDS,
     SIZE_WORDS,
+    arms_sentence,
     dose_sentence,
     ladder_words,
     measured_words,
@@ -88,6 +90,47 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
         subtitle="mean over seeds less the baseline · band: 95% interval over seeds · dotted: half of the largest", look=look,
         alt=said, table=lambda: dose_table(by_size),
     )  # fmt: skip
+
+
+def damage_of_arms(
+    by_size: Mapping[float, pd.DataFrame], *, metric: str, baseline: str, unit: str, look: Look = FULL
+) -> Figure:
+    """Damage of arms that are no doses of one another, an arm a row.
+
+    Args:
+        by_size: size -> rows of `byrote.probes.degrade.dose_response.damage_by_arm`.
+        metric: PROBE/METRIC that is damaged.
+        baseline: name of the undamaged arm.
+        unit: of the damage.
+        look: theme and width.
+
+    Returns:
+        A panel per size, right of 0 where an arm is worse than the baseline; the table has all rows.
+    """
+    panels = []
+    for size, rows in by_size.items():
+        head = "" if math.isnan(size) or len(by_size) == 1 else f"N = {size:,.0f}"
+        forest_rows = tuple(_arm_row(row, unit) for row in rows.to_dict("records"))
+        panels.append(Panel(forest_rows, f"damage, {unit}", head=head))
+    what = markup(sentence_case(measured_words(metric)))
+    said = " ".join(
+        arms_sentence(rows, metric=metric, baseline=baseline, unit=unit) for rows in by_size.values()
+    )
+    parts = [rows.drop(columns="values").assign(size=size) for size, rows in by_size.items()]
+    return forest(
+        panels, title=f"{what}, arm by arm",
+        subtitle=f"mean over seeds less that of {markup(baseline)}, right: worse · bars: 95% intervals over seeds",
+        alt=clean(said, limit=2000), look=look, table=lambda: pd.concat(parts, ignore_index=True),
+    )  # fmt: skip
+
+
+def _arm_row(row: dict[str, Any], unit: str) -> ForestRow:
+    sure = row["lo"] > 0 or row["hi"] < 0
+    words = interval(row["damage"], row["lo"], row["hi"], sign=True)
+    hover = f"{markup(row['arm'])}: {words} {unit}, {row['seeds']} seeds"
+    name, tone = ("sure", "ink") if sure else ("not sure", "muted")
+    mark = Mark(name, row["damage"], row["lo"], row["hi"], paint(tone), hover, filled=sure)
+    return ForestRow(clean(row["arm"], limit=40), (mark,), words, tone)
 
 
 def dose_table(doses: Mapping[float, DoseResponse]) -> pd.DataFrame:

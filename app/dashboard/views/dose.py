@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ from byrote.probes.figures.doses import dose_table
 from byrote.probes.figures.study_figures import degradation_figures
 from byrote.probes.findings_degrade import (
     DOSE_WORDS,
+    arms_sentence,
     degradation_sentences,
     dose_sentence,
     measured_words,
@@ -55,28 +57,32 @@ def draw(view: View, page: Drawing) -> None:
     found = _doses(view)
     if isinstance(found, ByroteError):
         page.title("These runs do not form a dose-response series")
-        nothing(f"{sentence_case(found.message)}.", sentence_case(found.help or _HELP))
+        nothing(f"{sentence_case(found.message)}.", sentence_case(_in_words_of_the_page(found.help)))
         return
-    several = len(found.by_size) > 1
-    lines = [
-        dose_sentence(one, size, several=several, metric=found.metric) for size, one in found.by_size.items()
-    ]
+    lines = _sentences(found)
     page.title(lines[0])
     for line in lines[1:]:
         st.markdown(literal(line, limit=600))
+    if found.why:
+        st.caption(literal(_only(view, found), limit=600))
     st.selectbox(
         "Damage is read off", _choices(view), format_func=lambda name: sentence_case(measured_words(name)), width=440, **bound("damage", found.metric)
     )  # fmt: skip
     if found.over in _LETTERS:
         st.caption(_LETTERS[found.over])
-    left, right = st.columns([1, 1], gap="medium")
-    with left, panel("the dose-response"):
-        runs, asked = _runs_and_settings(view)
-        page.figure(partial(figure_cache.dose_figure, *runs, **asked), "doses", width="half")
-    with right, panel("the heads along the dose"):
-        _grids(view, found)
-    _others(view, page)
-    table = dose_table(found.by_size)
+    runs, asked = _runs_and_settings(view)
+    drawn = partial(figure_cache.dose_figure, *runs, **asked)
+    if found.by_arm:
+        with panel("the damage of the arms"):
+            page.figure(drawn, "doses")
+    else:
+        left, right = st.columns([1, 1], gap="medium")
+        with left, panel("the dose-response"):
+            page.figure(drawn, "doses", width="half")
+        with right, panel("the heads along the dose"):
+            _grids(view, found)
+    _others(view, page, found)
+    table = page.figures["doses"]().table if found.by_arm else dose_table(found.by_size)
     page.table(
         table, "doses", shown=_in_words(table),
         caption=f"{sentence_case(measured_words(found.metric))} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
@@ -84,16 +90,43 @@ def draw(view: View, page: Drawing) -> None:
     )  # fmt: skip
 
 
-def _others(view: View, page: Drawing) -> None:
+def _sentences(found: Doses) -> list[str]:
+    """What the doses say, or the arms; a sentence for each size."""
+    if found.by_arm:
+        of = {"metric": found.metric, "baseline": found.baseline, "unit": found.unit}
+        return [arms_sentence(rows, **of) for rows in found.by_arm.values()]
+    several = len(found.by_size) > 1
+    return [
+        dose_sentence(one, size, several=several, metric=found.metric) for size, one in found.by_size.items()
+    ]
+
+
+def _only(view: View, found: Doses) -> str:
+    """Why this is not a dose-response of everything, and what it is."""
+    if found.by_arm:
+        return f"Arm by arm, because the arms are not doses of one another: {found.why}."
+    arm = clean(view.run.facts.arm_of_all_sizes, limit=80)
+    return f"Shown: {arm} against {found.baseline}. All arms together are no series: {found.why}. To see another arm, choose a run of it."
+
+
+def _in_words_of_the_page(help: str) -> str:
+    """Advice as this page can be followed, where an option of the command line is named."""
+    return "choose a run of the undamaged arm under Baseline" if "--baseline" in help else help or _HELP
+
+
+def _others(view: View, page: Drawing, found: Doses) -> None:
     """The other figures that these runs have numbers for."""
-    runs, asked = _runs_and_settings(view)
+    runs = [run for run in _declared(view) if run.run in found.runs]
     with panel("what else the runs say"):
-        study = figure_cache.degradation_of(*runs, **asked)
+        study = figure_cache.degradation_of(*runs, baseline=found.baseline, metric=found.metric)
         for line in degradation_sentences(study)[len(study.doses) :]:
             st.markdown(literal(line, limit=600))
         for name in degradation_figures(study):
             if name != "doses":
-                page.figure(partial(figure_cache.degradation_figure, *runs, **asked, name=name), name)
+                draw = partial(
+                    figure_cache.degradation_figure, *runs, baseline=found.baseline, metric=found.metric, name=name
+                )  # fmt: skip
+                page.figure(draw, name)
 
 
 def _choices(view: View) -> list[str]:
@@ -120,8 +153,13 @@ def _declared(view: View) -> tuple[Results, ...]:
     return tuple(sorted(runs, key=lambda run: run is not view.run))
 
 
-def _baseline(view: View) -> str:
-    return "" if view.base is None else view.base.facts.arm_of_all_sizes or ""
+def _baselines(view: View) -> tuple[str, ...]:
+    """Undamaged arms to try in turn: the baseline's where it is none of the damaged, what the arms say, the baseline's."""
+    if view.base is None or not (arm := view.base.facts.arm_of_all_sizes):
+        return ("",)
+    facts = view.base.facts
+    damaged = any((facts.repeat_frac, facts.synthetic_share, facts.generation))
+    return ("", arm) if damaged else (arm,)
 
 
 def _doses(view: View) -> Doses | ByroteError:
@@ -132,10 +170,7 @@ def _doses(view: View) -> Doses | ByroteError:
     if not asked["metric"]:
         why = "no number of the whole model that can be better or worse was measured in all of these runs"
         return ByroteError(why, help=f"measure one in all: {PAGE.command}")
-    try:
-        return figure_cache.doses_of(*runs, **asked)
-    except ByroteError as error:
-        return error
+    return figure_cache.doses_of(*runs, **asked)
 
 
 def _runs_and_settings(view: View) -> tuple[tuple[Results, ...], dict[str, Any]]:
@@ -143,15 +178,17 @@ def _runs_and_settings(view: View) -> tuple[tuple[Results, ...], dict[str, Any]]
     choices = _choices(view)
     first = (view.state.damage, TEST_LOSS, COPY_LOSS, *choices)
     metric = next((name for name in first if name in choices), view.state.damage)
-    return _declared(view), {"baseline": _baseline(view), "metric": metric}
+    own = view.run.facts.arm_of_all_sizes or ""
+    return _declared(view), {"baselines": _baselines(view), "own": own, "metric": metric}
 
 
-def along(view: View, over: str) -> list[tuple[str, Results]]:
+def along(view: View, over: str, names: Sequence[str] | None = None) -> list[tuple[str, Results]]:
     """Runs of the seed and size of the run looked at, by dose: heads of one seed are the same weights at step 0 at every dose.
 
     Args:
         view: what is looked at.
         over: the dose.
+        names: of the runs that are doses of one another; None for all.
 
     Returns:
         (words for the dose, run), ascending; those without the probe left out.
@@ -165,7 +202,8 @@ def along(view: View, over: str) -> list[tuple[str, Results]]:
             and run.facts.parameters == mine.parameters
             and run.shape == view.run.shape
         )
-        if dose is not None and alike and run.has(view.state.probe, view.state.metric):
+        mine_too = names is None or run.run in names
+        if dose is not None and alike and mine_too and run.has(view.state.probe, view.state.metric):
             found.append((float(dose), run))
     found.sort(key=lambda pair: pair[0])
     return [(f"{DOSE_WORDS[over]} {dose:g}", run) for dose, run in found]
@@ -198,7 +236,7 @@ def dose_grid_data(runs: list[tuple[str, Results]], state: State) -> dict[str, A
 
 
 def _grids(view: View, found: Doses) -> None:
-    runs = along(view, found.over)
+    runs = along(view, found.over, found.runs)
     if len(runs) < 2 or not view.state.probe:
         nothing(
             "No other dose has a run of this seed and size with this probe, so heads cannot be followed along the dose.",
@@ -247,22 +285,26 @@ def heads_frame(runs: list[tuple[str, Results]], state: State) -> pd.DataFrame:
 def _commands(view: View) -> list[str]:
     if isinstance(found := _doses(view), ByroteError):
         return [export.show(view.run)]
-    folders = dict.fromkeys(str(run.path.parent) for run in _declared(view))
-    base = ["--baseline", _baseline(view)] if _baseline(view) else []
+    declared = _declared(view)
+    all_of_them = len(found.runs) == len(declared)
+    folders = dict.fromkeys(
+        str(run.path.parent if all_of_them else run.path) for run in declared if run.run in found.runs
+    )
+    base = ["--baseline", found.baseline]
     return [shell_line(["byrote", "degrade", *folders, "--metric", found.metric, *base])]
 
 
 def _notebook(view: View) -> list[str]:
     if isinstance(found := _doses(view), ByroteError):
         return ["run.facts"]
-    folders = [str(run.path) for run in _declared(view)]
-    base = f", baseline={_baseline(view)!r}" if _baseline(view) else ""
+    folders = [str(run.path) for run in _declared(view) if run.run in found.runs]
+    base = f", baseline={found.baseline!r}"
     return [
         "from byrote.probes import degrade",
         f"runs = [Results.open(path) for path in {folders!r}]",
         f"settings = degrade.DegradeSettings(metric={found.metric!r}{base})",
         "found = degrade.degradation(degrade.by_arm(runs), settings)",
-        "figures.dose_response(found.doses, metric=found.metric)",
+        *(["figures.dose_response(found.doses, metric=found.metric)"] if found.by_size else []),
         "found.rows",
     ]
 

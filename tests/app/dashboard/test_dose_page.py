@@ -7,6 +7,7 @@ import shlex
 
 import numpy as np
 import pytest
+from degrade_runs import write_run
 from streamlit_client import heading
 
 from byrote.dashboard.export import notebook_lines, shell_lines
@@ -16,6 +17,7 @@ from byrote.dashboard.query_params import damageable, read
 from byrote.dashboard.views import PAGES
 from byrote.dashboard.views.dose import along, dose_grid_data, heads_frame
 from byrote.probes.comparable import measure_name
+from byrote.probes.results.run_facts import declare
 from byrote.probes.wording import sentence_case
 
 RUN = "rep-p16-s2"
@@ -85,3 +87,42 @@ def test_what_damage_is_read_off_can_be_chosen_and_is_part_of_the_link(open_page
     assert at.query_params["damage"] == names[0]
     reading = read({"run": RUN, "damage": "exact_match/loss"}, open_library([study]))
     assert reading.state.damage == "" and "can be better or worse" in reading.complaints[0]
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """Two arms of the same dose, of which the first has a second dose, and the control; five seeds each."""
+    root = tmp_path_factory.mktemp("arms") / "results"
+    declared = {}
+    for arm, pool in (("control", 0), ("first", 16), ("first", 4), ("second", 16)):
+        for seed in range(5):
+            name = f"{arm}-{pool}-s{seed}"
+            write_run(root, name, pool, 4000, seed)
+            declared[name] = {"arm": arm, "parameters": 4000}
+    declare(root, declared)
+    return root
+
+
+def opened(root, run):
+    library = open_library([root])
+    return View(library, read({"run": run, "base": "control-0-s0"}, library), {}, PAGES["dose"], "light")
+
+
+def test_an_arm_of_several_doses_is_shown_by_itself_where_another_has_the_same(open_page, arms, byrote):
+    at = open_page("dose", arms, run="first-16-s0")
+    assert not at.exception and "is worst at E 62.5: +1.49 [+1.47, +1.51]" in heading(at)
+    (said,) = [one.value for one in at.caption if "first against control" in one.value]
+    assert "the same dose" in said and "To see another arm, choose a run of it" in said
+    (command, _) = shell_lines(opened(arms, "first-16-s0"))
+    rows = json.loads(byrote(*shlex.split(command)[1:], "--measure", "dose", "--json").stdout)
+    assert "second" not in command and [row["dose"] for row in rows] == [62.5, 250.0]
+
+
+def test_arms_that_are_no_doses_of_one_another_are_held_against_the_control_one_by_one(open_page, arms):
+    at = open_page("dose", arms, run="second-16-s0")
+    assert not at.exception and not at.error
+    assert heading(at).startswith(
+        "Held out loss: loss against control is surely worse in second (+1.49 [+1.47, +1.51]"
+    )
+    lines = notebook_lines(opened(arms, "second-16-s0"))
+    assert not any("dose_response" in line for line in lines)
