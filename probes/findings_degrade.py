@@ -55,7 +55,7 @@ def verdict_sentence(found: Verdict, unit: str) -> str:
     expected = _EXPECTED[found.rule.direction]
     if found.rule.smallest:
         expected += (
-            f" of {'less' if found.rule.direction == 'stays' else 'more'} than {number(found.rule.smallest)}"
+            f" of {'less' if found.rule.direction == 'stays' else 'more'} than {found.rule.smallest:.3g}"
         )
     text = f"{found.word}: {value} over {_seeds(found)} (expected {expected}, q {_equal(p_value(found.q))})"
     return f"{text}; {seen_words(found, unit)}" if found.word == UNDECIDED else text

@@ -118,7 +118,7 @@ def _settings_parts() -> Iterator[str]:
         if isinstance(command, Verb):
             rows = list(dict.fromkeys(_keys(name.removeprefix("byrote "), command)))
             yield f"## [{name}](cli.md#{name.replace(' ', '-')})"
-            yield _table(("key", "variable", "default", ""), rows)
+            yield _table(("key", "variable", "default", "restriction"), rows)
     yield "## Other variables"
     yield _table(("variable", "does"), [(f"`{name}`", meaning) for name, meaning in _OTHER.items()])
 

@@ -145,7 +145,7 @@ def _row(judged: Judgement) -> tuple[Any, ...]:
     seen = number(verdict.seen) if math.isfinite(verdict.seen) else "nothing"
     smallest = verdict.rule.smallest
     sign = {"rises": "more than ", "falls": "less than −" if smallest else "less than ", "stays": "within "}
-    bound = f"{sign[verdict.rule.direction]}{number(smallest)}"
+    bound = f"{sign[verdict.rule.direction]}{smallest:.3g}"
     return (
         what, word, Estimate(verdict.value, verdict.lo, verdict.hi, n=verdict.seeds, signed=True),
         Words(bound, detail=ONSET_UNIT if claim.primary == "onset" else claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
@@ -209,7 +209,7 @@ def _verdict_words(judged: Judgement) -> str:
     claim, verdicts = judged.claim, judged.verdicts
     assert verdicts is not None, "a claim with runs has a verdict"
     said = [
-        f"Here: {claim.compared}. The smallest effect of interest is {number(verdicts.verdict.rule.smallest)}: {claim.reason}."
+        f"Here: {claim.compared}. The smallest effect of interest is {verdicts.verdict.rule.smallest:.3g}: {claim.reason}."
     ]
     for part, words, unit in (
         ("final", judged.final_words, claim.unit),

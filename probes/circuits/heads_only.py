@@ -8,7 +8,7 @@ mechanism in question); mean ablation: Wang et al. 2022, arXiv:2211.00593. The c
 2. chosen = the k heads with the highest prefix_matching and the k with the highest previous_token: both halves of the circuit
 3. loss: with every head but the chosen ones ablated as in 1; one value for each k = 1 .. 4 (fewer where there are fewer heads)
 4. returned = mean (none - loss) / mean (none - clean), resampled together: 1 when the chosen heads do it alone; above 1
-   where the others stand in the way. Undefined where all heads together do not surely lower the loss
+   where the others stand in the way. Undefined where all heads together do not significantly lower the loss
 5. random: 3 with as many other heads of the same layers left standing, mean over up to 5 distinct draws; layers with too few
    others give none
 """
@@ -58,7 +58,7 @@ CLASSES = ("prefix_matching", "previous_token")
     "copying is done by heads other than these. Where this loss falls and clean stays flat, these heads improve unseen by the whole model's loss",
     not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only; attention cannot be scored",
-    undefined="all heads together do not surely lower the loss (returned), or a layer has too few other heads (random)",
+    undefined="all heads together do not significantly lower the loss (returned), or a layer has too few other heads (random)",
     default=False,
     passes="at most 10 + 4 x 5: scores, clean and no heads, four sets of heads, five random sets for each",
     order=235,

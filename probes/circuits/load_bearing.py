@@ -16,7 +16,7 @@ ablation: Wang et al. 2022, arXiv:2211.00593. The rule and its margins are ours.
    of the induction verdict below 5%), however little; joint_signature = sum over them of 1; joint_change and joint_excess:
    3 to 5 for all of them together. called_excess: for the heads the verdict calls
 7. gain = loss on the first block minus loss on later blocks, nothing changed: what copying is worth
-8. load: the lower ends of change and excess are above 0.05 nats, and change surely above a tenth of the gain.
+8. load: the lower ends of change and excess are above 0.05 nats, and change significantly above a tenth of the gain.
    verdict: 3 load-bearing: signature (lower end above 0.05) and load; 2 distributed induction: not so, but without the
    joint heads, two at least, whose joint_signature is above 0.05, at least half of the gain and 0.05 nats are lost (lower
    ends), and as much more than without random heads, where there are any; 1 signature only; 4 load without signature;

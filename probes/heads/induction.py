@@ -113,7 +113,7 @@ class InductionTests:
             "raises other tokens far more", "copies few ids",
         )
     },
-    reads_as="1: the head matches prefixes, copies, and raises what followed, surely and by more than the smallest effects. 0 "
+    reads_as="1: the head matches prefixes, copies, and raises what followed, significantly and by more than the smallest effects. 0 "
     "is not proof of absence: byrote selftest prints from which scores on heads are called, and heads that each do little "
     "may solve the task together (load_bearing: distributed induction)",
     not_measured="fewer than 16 sequences; prefix matching or copying was not measured on the heads it judges",

@@ -11,7 +11,7 @@ Source: Elhage et al. 2021, eigenvalue analysis of W_U W_OV W_E. Positive eigenv
 4. z = (score - mean of the null) / standard deviation of the null
 5. self_rank: share of tokens t whose own logit is the largest in row t of the full circuit, on all tokens or on
    128 drawn at random from larger vocabularies (bootstrap interval over tokens). Most rows are decided by a few
-   columns: those that a sixteenth of the vocabulary surely beats are not multiplied with the rest
+   columns: those that a sixteenth of the vocabulary clearly beats are not multiplied with the rest
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ ATTACKS = ("loss", "min_k", "ratio")
     undirected=("fresh",),
     settings=("fresh",),
     reads_as="0.5: members cannot be distinguished. An AUC of 0.6 says that many are a little likelier; tpr says whether any are "
-    "identified surely, which is what privacy asks. Fresh sequences must be of the members' source and time: other topics or lengths "
+    "identified with certainty, which is what privacy asks. Fresh sequences must be of the members' source and time: other topics or lengths "
     "alone give high AUCs",
     undefined="no reference_nll is known (ratio), or fewer than 100 fresh sequences (tpr), or the loss is not finite",
     default=False,
