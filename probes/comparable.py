@@ -39,6 +39,22 @@ _SHOWN = re.compile(
 )  # as many as a run needs, the first of the same windows
 
 
+_MEANINGS = {
+    ("repeat_loss", "difference"): "change of the loss where random tokens are repeated: below 0 it copies",
+    ("repeat_loss", "later_blocks"): "loss on the repeats of random tokens",
+    ("repeat_loss", "top1_later"): "share of the repeated random tokens that it predicts first",
+    ("prefix_matching", "score"): "attention to what followed the earlier copies of a token",
+    ("previous_token", "score"): "attention to the token just before",
+    ("icl_score", "score"): "loss late in a text minus loss early in it",
+    (
+        "inducible_loss",
+        "difference",
+    ): "loss where a text repeats a pair of tokens, minus loss elsewhere in it",
+    ("held_out_loss", "loss"): "loss on text that it was not trained on",
+    ("mem_gap", "gap"): "loss on fresh sequences minus loss on those it was trained on: above 0 it remembers",
+}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What differs between run A and run B.
@@ -200,8 +216,17 @@ def metric_words(metric: str) -> str:
 def measure_name(probe: str, metric: str) -> str:
     """``prefix matching, strongest head``, ``repeat loss: later blocks``, ``sink``."""
     words = metric_words(metric)
+    if probe_name(probe).endswith(f" {words}"):  # of a probe that is called after its only number
+        words = ""
     between = ", " if ":" in metric else ": " if words else ""
     return f"{probe_name(probe)}{between}{words}"
+
+
+def meaning(probe: str, metric: str) -> str:
+    """A named measure in words that need no other; "" of all others."""
+    own, _, how = metric.partition(":")[0].partition("@")
+    said = _MEANINGS.get((probe, own), "")
+    return f"{said}; blocks of varying length" if said and how == "jittered_repeat" else said
 
 
 def family_of(row: Any, primary: tuple[str, str] | None) -> str:

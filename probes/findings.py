@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.lab.arms import describe_arm
+from byrote.checkpoints.series import STEP_UNKNOWN
 from byrote.interp.axes import head_label, pair_label
+from byrote.probes.findings_arms import formed_in_arms, names_in_title
 from byrote.probes.paths import INPUTS, paths
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
@@ -83,18 +85,20 @@ def arm_words(results: Table) -> str:
 # One run, or several side by side.
 
 
-def induction(run: str, found: Onset) -> str:
+def induction(run: str, found: Onset, *, dated: bool = True) -> str:
     """Whether and when a run forms induction heads, and whether any is left at its last step.
 
     Args:
         run: its name.
         found: the onset of its induction heads.
+        dated: whether the step of a single checkpoint is known.
     """
     name = run_name(run)
     if not found.measured:
         return f"{name}: {found.text}"
     if found.only_step is not None:
-        return f"{name}: {_how_many(found.heads_at_end)} at step {step_number(found.only_step)}"
+        when = f" at step {step_number(found.only_step)}" if dated else ""
+        return f"{name}: {_how_many(found.heads_at_end)}{when}"
     if not found.found or found.bracket is None:
         return f"{name}: no lasting induction head forms"
     heads = listed(list(found.heads_at_end) or [found.head], most=MAX_HEADS_NAMED)
@@ -132,10 +136,11 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
         arms = [(r.facts.arm, found[r.run].found) for r in measured if found[r.run].measured]
         all_of = Counter(arm for arm, _ in arms)
         if None not in all_of and len(all_of) < len(arms):
-            counts = [f"{arms.count((arm, True))} of {n} seeds of {clean(arm)}" for arm, n in all_of.items()]
-            return f"Lasting induction heads in {listed(counts, most=8)}"
+            return formed_in_arms({str(arm): (arms.count((arm, True)), n) for arm, n in all_of.items()})
         return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
-    return "; ".join(induction(name, one) for name, one in found.items())
+    undated = {r.run for r in measured if STEP_UNKNOWN in (r.meta.get("notes") or ())}
+    names = names_in_title(measured)
+    return "; ".join(induction(names[run], one, dated=run not in undated) for run, one in found.items())
 
 
 def marks(results: Table, found: Onset) -> list[tuple[int, str]]:

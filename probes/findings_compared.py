@@ -12,6 +12,7 @@ import pandas as pd
 
 from byrote.probes.comparable import BEST_HEAD, Comparison, measure_name
 from byrote.probes.findings import induction, run_name
+from byrote.probes.findings_arms import formed_in_arms, named_arms
 from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import MIN_SEEDS, PRIMARY, UNCLEAR, change
 from byrote.probes.wording import (
@@ -157,34 +158,50 @@ def group_sentence(found: GroupComparison) -> str:
     return ". ".join(part for part in parts if part) + "."
 
 
-def arms_sentence(found: Sequence[GroupComparison]) -> str:
-    """What arms differ in from one baseline: of two what `formed_sentence` says, of more what copying is worth in each and in
-    how many seeds induction heads form; "" of none.
+def arms_headline(found: Sequence[GroupComparison]) -> str:
+    """What arms differ in, as a title: in how many seeds of each induction heads form, else what copying is worth in them.
 
     Args:
         found: comparisons with one arm A.
     """
-    if len(found) < 2:
-        return formed_sentence(found[0]) if found else ""
-    parts = []
-    rows = [one.rows[one.rows["family"] == "primary"] for one in found]
-    if not any(mine.empty for mine in rows):
-        last = [mine.iloc[-1] for mine in rows]  # of repeats minus the first block: a gain is negative
-        values = [f"{number(-last[0]['a'], places=2)} nats in {found[0].a.name}"]
-        values += [
-            f"{number(-row['b'], places=2)} in {one.b.name} ({row['change']})"
-            for one, row in zip(found, last, strict=True)
-        ]
-        parts.append(f"Copying lowers the loss by {', '.join(values)}")
+    return formed_headline(found) or copying_sentence(found, by_word=True)
+
+
+def formed_headline(found: Sequence[GroupComparison]) -> str:
+    """In how many seeds of each arm induction heads form; "" where that was not measured in all runs, or nothing was compared.
+
+    Args:
+        found: comparisons with one arm A.
+    """
     formed = [one.formed for one in found if one.formed is not None]
-    if len(formed) == len(found):
-        counts = [
-            (found[0].a.name, *formed[0][:2]),
-            *((one.b.name, *each[2:]) for one, each in zip(found, formed, strict=True)),
-        ]
-        said = ", ".join(f"{yes} of {n} seeds of {name}" for name, yes, n in counts)
-        parts.append(f"lasting induction heads in {said}" if parts else f"Lasting induction heads in {said}")
-    return "; ".join(parts)
+    if not formed or len(formed) < len(found):
+        return ""
+    of_others = {one.b.name: each[2:] for one, each in zip(found, formed, strict=True)}
+    return formed_in_arms({found[0].a.name: formed[0][:2]} | of_others)
+
+
+def copying_sentence(found: Sequence[GroupComparison], *, by_word: bool = False) -> str:
+    """What copying is worth in each arm, and which arms clearly differ from the baseline; "" where it was not measured in all.
+
+    Args:
+        found: comparisons with one arm A.
+        by_word: say it once of all arms that are better, worse, or show no clear change.
+    """
+    rows = [one.rows[one.rows["family"] == "primary"] for one in found]
+    if not rows or any(mine.empty for mine in rows):
+        return ""
+    last = [mine.iloc[-1] for mine in rows]  # of repeats minus the first block: a gain is negative
+    values = [f"{number(-last[0]['a'], places=2)} nats in {found[0].a.name}"]
+    alike: dict[str, list[tuple[float, str]]] = {}
+    for one, row in zip(found, last, strict=True):
+        alike.setdefault(row["change"] if by_word else one.b.name, []).append((-row["b"], one.b.name))
+    words = {one.b.name: row["change"] for one, row in zip(found, last, strict=True)}
+    for arms in alike.values():
+        ends = dict.fromkeys(number(end(arms)[0], places=2) for end in (min, max))
+        values.append(
+            f"{' to '.join(ends)} in {named_arms([name for _, name in arms])} ({words[arms[0][1]]})"
+        )
+    return f"Copying lowers the loss by {', '.join(values)}"
 
 
 def formed_sentence(found: GroupComparison) -> str:

@@ -24,6 +24,7 @@ MAX_DECIMALS = 6
 MIN_DECIMALS = 2  # wanted even where the interval is wide, if three digits allow it
 SMALLEST_DECIMAL = 1e-4  # smaller numbers are written 1.2e−05
 MISSING = "–"
+_WRITTEN = {"held_out_loss": "held-out loss", "mem_gap": "memory gap"}
 _SPELLED = {"ov": "OV", "qk": "QK", "icl": "ICL", "top1": "top-1"}
 _OBEYED = re.compile(
     "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
@@ -126,7 +127,7 @@ def labels_of_runs(runs: Iterable[str]) -> dict[str, str]:
 
 def probe_name(probe: str) -> str:
     """A probe's or metric's name as words: `ov_copying` is "OV copying"."""
-    words = clean(probe).replace("_", " ").replace("@", " on ").split(" ")
+    words = _WRITTEN.get(probe, clean(probe)).replace("_", " ").replace("@", " on ").split(" ")
     return " ".join(_SPELLED.get(word, word) for word in words)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from byrote.probes import figures
-from byrote.probes.comparable import measure_name
-from byrote.probes.findings_compared import arms_sentence, onset_lines, seed_tally
+from byrote.probes.comparable import meaning, measure_name
+from byrote.probes.findings_compared import arms_headline, onset_lines, seed_tally
 from byrote.probes.group_comparison import GroupComparison
 from byrote.probes.groups import Group
 from byrote.probes.registry import REGISTRY
@@ -26,7 +26,7 @@ _OVER_TRAINING = (("repeat_loss", "later_blocks"), ("held_out_loss", "loss"), ("
 
 def arms_title(inputs: Inputs) -> str:
     """What the arms differ in, as the title of a report; "" where none were compared."""
-    return arms_sentence(inputs.arms)
+    return arms_headline(inputs.arms)
 
 
 def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
@@ -65,14 +65,29 @@ def by_arm_table(arms: tuple[GroupComparison, ...]) -> Table:
     for key in (tuple(pair) for pair in shown.loc[order, ["probe", "metric"]].to_numpy()):
         first = by_measure[0][key]
         mine = [first, *(rows_of.get(key) for rows_of in by_measure[1:])]
-        rows.append((_measure(*key), number(first.a), *(_cell(row) for row in mine)))
+        rows.append((_explained(*key), number(first.a), *(_cell(row) for row in mine)))
     names = [clean(arms[0].a.name), *(clean(found.b.name) for found in arms)]
+    rows[:0] = _formed(arms)
     caption = (
         f"Means over training seeds at step {step_number(arms[0].steps[-1])}, and below each the difference from {names[0]} with its "
-        "95% interval over seeds and sequences. The first measure is the primary one; the others are secondary, and are corrected "
+        "95% interval over seeds and sequences. Of the measures the first is the primary one; the others are secondary, and are corrected "
         "together for being many (Holm)."
     )
     return Table("arms", caption, ("Measure", f"{names[0]}, baseline", *names[1:]), tuple(rows))
+
+
+def _formed(arms: Sequence[GroupComparison]) -> list[tuple[Value, ...]]:
+    """How many seeds of each arm form lasting induction heads, with the test of each against the baseline."""
+    formed = [one.formed for one in arms]
+    if None in formed:
+        return []
+    first, *_ = known = [one for one in formed if one is not None]
+    cells = [
+        Words(f"{each[2]} of {each[3]}", detail=f"p = {p_value(one.p_formed)}")
+        for one, each in zip(arms, known, strict=True)
+    ]
+    what = Words("Seeds with induction heads", detail="lasting ones; Fisher's exact test")
+    return [(what, f"{first[0]} of {first[1]}", *cells)]
 
 
 def _cell(row: Any) -> Value:
@@ -136,7 +151,7 @@ def _one(found: GroupComparison, index: int) -> list[Block]:
         if found.speaks_of_arms
         else f" With fewer than {MIN_SEEDS} seeds a side nothing is said of the arms, only of these runs."
     )
-    blocks: list[Block] = [Prose(f"{seed_tally(found)}.")]
+    blocks: list[Block] = [Prose(found.sentence), Prose(f"{seed_tally(found)}.")]
     if not index:
         blocks.append(
             Prose(
@@ -167,6 +182,11 @@ def _one(found: GroupComparison, index: int) -> list[Block]:
 def _measure(probe: str, metric: str) -> Words:
     unit = REGISTRY[probe].unit_of(metric.partition(":")[0]) if probe in REGISTRY else ""
     return Words(measure_name(probe, metric), detail=unit)
+
+
+def _explained(probe: str, metric: str) -> Words:
+    words, said = _measure(probe, metric), meaning(probe, metric)
+    return Words(sentence_case(words.text), detail=f"{said} ({words.detail})" if said else words.detail)
 
 
 def _row(row: Any) -> tuple[Value, ...]:

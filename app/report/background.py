@@ -29,6 +29,67 @@ INTERVALS = (
 )
 
 
+WORDS = (
+    (
+        "Attention head, L1H2",
+        "A part of a layer that moves information between positions; L1H2 is head 2 of layer 1, counted from 0. It spreads an attention of 1 over the tokens so far.",
+    ),
+    (
+        "Induction head",
+        "A head that finds where the current token stood before, attends to the token after it, and raises that token. It is called one only by the rule under “Induction heads”.",
+    ),
+    (
+        "Prefix matching",
+        "Attention from a token to what followed its earlier copies, 0 to 1: the first half of what an induction head does.",
+    ),
+    ("Copying logit", "How much a head raises the token that it attends to: the second half."),
+    (
+        "Previous-token head",
+        "A head that attends to the token just before. Induction heads read what it wrote.",
+    ),
+    (
+        "Loss, nats",
+        "How surprised the model is by the next token, on average; lower is better. 0.69 nats less means a probability twice as high.",
+    ),
+    (
+        "Repeat loss",
+        "The loss on random tokens (first block) and on their repeats (later blocks). Random tokens cannot be known; a fall on the repeats is copying.",
+    ),
+    (
+        "Inducible loss",
+        "The loss on tokens of real text that follow a pair seen before in it, and on the others.",
+    ),
+    ("ICL score", "Loss late in a text minus loss early in it: what context is worth. Below 0 is better."),
+    (
+        "Members, twins",
+        "Sequences of the training data, and fresh ones from the same source that the model never saw.",
+    ),
+    ("Memory gap", "Loss on twins minus loss on members. Above 0, the training sequences are remembered."),
+    (
+        "Chance, null",
+        "What a model or head without the ability would score. “At chance” means not clearly away from it.",
+    ),
+    (
+        "Interval, n",
+        "In brackets: where the number would lie for other test sequences in 95% of draws. n is how many were tested.",
+    ),
+    (
+        "q, p",
+        "How often a difference this large would come from nothing; q is corrected for how many were looked at.",
+    ),
+    (
+        "Arm, seed, run",
+        "An arm is one way of training; its runs differ in nothing but the random seed. Only several seeds say something of the arm.",
+    ),
+)
+
+
+def words_section() -> Section:
+    """What the words of a report mean, for a reader who has not met them."""
+    table = Table("words-table", "A longer glossary is docs/glossary.md.", ("Word", "Meaning"), WORDS)
+    return Section("words", "Words", (table,))
+
+
 def intervals_section(inputs: Inputs) -> Section:
     """What the intervals cover and what they do not."""
     return Section("intervals", "What the intervals cover", (Listing((*INTERVALS, _seeds(inputs))),))

@@ -20,6 +20,7 @@ from byrote.report.background import (
     methods_section,
     provenance_section,
     reproduce_section,
+    words_section,
 )
 from byrote.report.comparing import comparison_section
 from byrote.report.degradation import degradation_of, degradation_sections
@@ -27,7 +28,13 @@ from byrote.report.front import finding_section
 from byrote.report.model import Report, RunLine
 from byrote.report.report_inputs import Inputs, report_inputs
 from byrote.report.summary import summary_section, verdict_section
-from byrote.report.training import curves_section, heads_section, memory_section, timeline_section
+from byrote.report.training import (
+    curves_section,
+    events_section,
+    heads_section,
+    memory_section,
+    timeline_section,
+)
 
 
 def report_content(
@@ -60,7 +67,7 @@ def report_content(
     alerts = alerts_of(inputs)
     degraded = degradation_of(inputs)
     shown, arms = inputs.shown, (*arms_sections(inputs), *degradation_sections(degraded))
-    course = (verdict_section(shown), timeline_section(shown))
+    course = (verdict_section(shown), timeline_section(shown, front=not inputs.arms))
     summary = summary_section(shown, chosen=_chosen(inputs))
     if shown is inputs:
         opening = (*course, *arms, summary)
@@ -70,11 +77,13 @@ def report_content(
     sections = (
         finding_section(inputs, degraded),
         *opening,
+        events_section(shown),
         heads_section(shown),
         curves_section(shown),
         memory_section(shown),
         comparison_section(shown),
         intervals_section(inputs),
+        words_section(),
         methods_section(inputs),
         provenance_section(inputs),
         reproduce_section(inputs, light=light, out_name=out_name),
@@ -93,8 +102,7 @@ def report_content(
 def title_of(inputs: Inputs) -> str:
     """The finding: when induction heads appeared in which runs, and what was memorised."""
     found = arms_title(inputs) or runs(inputs.results, inputs.onsets)
-    memory = memorised_members(inputs.results)
-    return f"{found}; {memory[:1].lower()}{memory[1:]}" if memory else found
+    return "; ".join(filter(None, (found, memorised_members(inputs.results, title=True))))
 
 
 def _chosen(inputs: Inputs) -> str:

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation
 from byrote.probes.figures.memory_plane import MEMORY_AXES, available
-from byrote.probes.findings_memory import memorised_members
+from byrote.probes.findings_compared import copying_sentence, formed_headline
+from byrote.probes.findings_memory import NOT_MEASURED, memorised_members
 from byrote.probes.rules import PRIMARY, SECONDARY
 from byrote.report.arms import arm_curves, by_arm_table, heads_by_arm, one_shape
 from byrote.report.degradation import over_doses
 from byrote.report.model import Block, Prose, Section
 from byrote.report.report_inputs import Inputs
-from byrote.report.summary import measures_table, no_baseline
+from byrote.report.summary import front_table, no_baseline
 from byrote.report.tables import picture
-from byrote.report.training import trajectories
+from byrote.report.training import key_figure
 
 FINDING = "The finding"
 WHAT_IS_MEASURED = (
-    "An induction head is an attention head that copies: it finds the earlier place in the text where the current token stood, and "
-    "raises the token that followed it there. With such heads a model continues a sequence that is repeated in front of it, even one of "
-    "random tokens that it never saw: it has learned a rule. A model can also lower its training loss by rote, by memorising sequences "
-    "of its training data. Copying is measured by how far the loss falls when random tokens are repeated (the repeat loss), "
-    "heads by where they attend (prefix matching), and memory by sequences of the training data (members) beside fresh "
-    "ones of the same kind (twins)."
+    "An induction head is an attention head that copies: it finds where the current token stood earlier in the text, and raises the "
+    "token that followed it there, even among random tokens that the model never saw. Such a model has learned a rule; one that "
+    "memorised sequences of its training data has learned by rote. Copying is measured by how far the loss falls where random tokens "
+    "are repeated, memory by training sequences (members) beside fresh ones of the same kind (twins). The words used here are "
+    "explained at the end."
 )
 
 
@@ -40,24 +40,34 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
     """
     shown = inputs.shown
     compared = inputs.arms or shown.comparisons
-    blocks: list[Block] = [
-        Prose(text, "lead") for text in without_repeats([one.sentence for one in compared])
-    ]
+    blocks: list[Block] = [Prose(WHAT_IS_MEASURED, "note")]
+    blocks += [Prose(text, "lead") for text in _differences(inputs)]
     if memory := memorised_members(inputs.results):
         blocks.append(Prose(f"{memory}.", "lead"))
+    remembered = available(MEMORY_AXES, shown.results)
+    if not (memory or remembered):
+        blocks.append(Prose(NOT_MEASURED, "lead"))
     if not compared:
         blocks.append(Prose(no_baseline(inputs), "note"))
-    blocks += [Prose(WHAT_IS_MEASURED, "note"), *over_doses(degraded)]
+    blocks += over_doses(degraded)
     if inputs.arms:
         key = heads_by_arm(inputs.groups) if one_shape(inputs.groups) else arm_curves(inputs.groups)[:1]
         blocks += [*key, by_arm_table(inputs.arms)]
     else:
-        table = measures_table(shown, "finding-table", named_measures(shown))
-        blocks += [*trajectories(shown), *([table] if table else [])]
-    if available(MEMORY_AXES, shown.results):
+        table = front_table(shown, "finding-table", named_measures(shown))
+        blocks += [*key_figure(shown), *([table] if table else [])]
+    if remembered:
         figure = figures.memory_plane(shown.results, base=shown.drawn_base)
         blocks.append(picture("memory-plane", figure, shown.results))
     return Section("finding", FINDING, tuple(blocks))
+
+
+def _differences(inputs: Inputs) -> list[str]:
+    """What was found between runs, or over the seeds of arms; of more than two arms, how much each of them copies."""
+    if len(inputs.arms) > 1 and (said := copying_sentence(inputs.arms)):
+        formed = formed_headline(inputs.arms)
+        return [f"{said}. {formed}." if formed else f"{said}."]
+    return without_repeats([one.sentence for one in inputs.arms or inputs.shown.comparisons])
 
 
 def without_repeats(texts: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +54,7 @@ FOLD_ROWS = 24  # of a table in an open section; a longer one is closed until it
 FOLD_ITEMS = 8  # of a list of sentences likewise
 LIGHT_BYTES = 280_000  # of the sections of a light page, past which the tables under figures are left out
 _LEFT_OUT = ", those under each figure too, which this page is too small for"
+OPEN_ALERTS = 3  # of notes that touch no comparison; those after them are closed until opened
 TITLE_PX = 44  # what a figure's own title takes; the page writes it as a heading instead
 _STATUS = {"complete": "✓ complete", "partial": "◐ partial", "failed": "✕ failed"}
 _BESIDE = "The same numbers are in the .json and .csv files beside this page"
@@ -76,6 +78,9 @@ def render(
     left_out = light and sum(len(text.encode()) for text in sections.values()) > LIGHT_BYTES
     if left_out:
         sections = {s.name: _section(s, light=light, with_tables=False) for s in report.sections}
+    if light and sum(len(text.encode()) for text in sections.values()) > LIGHT_BYTES:
+        shorter = [_shortened(s) for s in report.sections]
+        sections = {s.name: _section(s, light=light, with_tables=False) for s in shorter}
     style = f"{theme_variables()}{_resource('style.css')}{still_style()}{program.style if program else ''}"
     scripts = [] if light else [get_plotlyjs(), _resource("live.js")]
     # Plotly writes styles of its own while it runs.
@@ -193,7 +198,7 @@ def _not_printed(report: Report) -> str:
     if not folded:
         return ""
     names = listed(folded, most=len(folded))
-    return f'<p class="on-paper">Folded in the file, and printed where a reader opens them first: {show(names)}.</p>\n'
+    return f'<p class="on-paper">Further sections of the file, printed if they are opened first: {show(names)}.</p>\n'
 
 
 def _head(report: Report) -> str:
@@ -221,13 +226,21 @@ def _run_line(run: RunLine) -> str:
 def _alerts(alerts: tuple[Alert, ...]) -> str:
     if not alerts:
         return '<section class="alerts none" aria-label="Alerts"><p>No alerts: nothing is missing and nothing was measured differently.</p></section>'
-    items = "".join(
+    items = [
         f'<li class="{ident(a.level)}">{show(a.text)} <a href="#{ident(a.section)}">more</a></li>'
         for a in alerts
-    )
-    count = f"{len(alerts)} alert{'' if len(alerts) == 1 else 's'}"
+    ]
+    open_ones = max(OPEN_ALERTS, sum(a.compares or a.level != "note" for a in alerts))
+    count = counted(len(alerts), "alert")
     grave = "" if any(a.level != "note" for a in alerts) else " none"
-    return f'<section class="alerts{grave}" aria-label="Alerts"><p>{count} before you read the numbers</p><ul>{items}</ul></section>'
+    return f'<section class="alerts{grave}" aria-label="Alerts"><p>{count} before you read the numbers</p><ul>{"".join(items[:open_ones])}</ul>{_more_alerts(items[open_ones:])}</section>'
+
+
+def _more_alerts(items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    summary = f"{counted(len(items), 'more note')} on how it was measured"
+    return f'<details class="more-alerts"><summary>{summary}</summary><ul>{"".join(items)}</ul></details>'
 
 
 def _section(section: Section, *, light: bool, with_tables: bool = True) -> str:
@@ -239,6 +252,16 @@ def _section(section: Section, *, light: bool, with_tables: bool = True) -> str:
         return f'<section id="{name}" aria-labelledby="{name}-title">\n{_heading(2, section.name, section.title)}\n{blocks}\n</section>\n'
     title = f'<h2 id="{name}-title">{show(section.title)}</h2>'  # without a link of its own: it is what opens the section
     return f'<section id="{name}" aria-labelledby="{name}-title" class="folded">\n<details class="fold"><summary>{title}</summary>\n{blocks}\n</details></section>\n'
+
+
+def _shortened(section: Section) -> Section:
+    """A section of a page that is too large: of its tables as many rows as an open section shows."""
+    return replace(section, blocks=tuple(_cut(b) if isinstance(b, Table) else b for b in section.blocks))
+
+
+def _cut(table: Table) -> Table:
+    more = max(0, len(table.rows) - FOLD_ROWS)
+    return replace(table, rows=table.rows[:FOLD_ROWS], n_left_out=table.n_left_out + more)
 
 
 def _heading(level: int, name: str, title: str) -> str:

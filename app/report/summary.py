@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from byrote.interp.axes import head_label
-from byrote.probes.comparable import BEST_HEAD, Comparison
+from byrote.probes.comparable import BEST_HEAD, Comparison, meaning, measure_name
 from byrote.probes.findings import first_head, induction_rule, lacks_token_sets, not_called
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
@@ -18,6 +18,7 @@ from byrote.probes.results.rows import row_label
 from byrote.probes.rules import against_chance, change, is_called, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import (
+    MISSING,
     chance_number,
     clean,
     listed,
@@ -59,9 +60,7 @@ def measures_table(inputs: Inputs, name: str, measures: Sequence[tuple[str, str]
         name: unique in the report.
         measures: (probe, metric), in the order of the rows.
     """
-    infos = {
-        probe: info for r in inputs.measured for probe, _ in r.kinds if (info := r.info(probe))
-    } | REGISTRY
+    infos = _infos(inputs)
     rows = [row for probe, metric in measures for row in _metric_rows(inputs, infos[probe], metric)]
     if not rows:
         return None
@@ -78,13 +77,81 @@ def measures_table(inputs: Inputs, name: str, measures: Sequence[tuple[str, str]
     wanted = [there for _, there in columns]
     return Table(
         name=name,
-        caption=f"{'Each run' if len(inputs.results) > 1 else 'The run'} at its last step. Where a measure has a value for every head, "
-        "the strongest head is shown, and named in front; its interval does not cover that it was chosen. “At chance” means not "
-        "clearly farther from chance than the smallest effect of interest, with a correction for the choice among heads. "
-        + seeds_of(inputs.results),
+        caption=_measures_caption(inputs),
         columns=tuple(heading for heading, there in columns if there),
         rows=tuple(tuple(compress(row, wanted)) for row in rows),
     )
+
+
+def front_table(inputs: Inputs, name: str, measures: Sequence[tuple[str, str]]) -> Table | None:
+    """`measures_table` for the front: each measure with its meaning, and two runs side by side in one row.
+
+    Args:
+        inputs, name, measures: as for `measures_table`.
+    """
+    table = measures_table(inputs, name, measures)
+    if table is None:
+        return None
+    infos = _infos(inputs)
+    said = {_measure_words(infos[probe], metric): meaning(probe, metric) for probe, metric in measures}
+    rows = [(_with_meaning(row[0], said), *row[1:]) for row in table.rows]
+    if len(inputs.results) != 2 or inputs.base is None:
+        return replace(table, rows=tuple(rows))
+    base = clean(inputs.base, limit=40)
+    other = next(clean(run.run, limit=40) for run in inputs.results if run.run != inputs.base)
+    beside = []
+    for measure in dict.fromkeys(row[0] for row in rows):
+        of_run = {row[1]: row for row in rows if row[0] == measure}
+        at_base, at_other = of_run.get(base), of_run.get(other)
+        one = at_other or of_run[base]
+        values = [None if row is None else row[2] for row in (at_base, at_other)]
+        ns, chances = (
+            [row[i] for row in (at_base, at_other) if row is not None and row[i] != MISSING] for i in (3, 4)
+        )
+        beside.append(
+            (
+                measure,
+                *values,
+                None if at_other is None else at_other[5],
+                _shared(ns),
+                _shared(chances),
+                one[6],
+            )
+        )
+    columns = ("Measure", f"{base}, baseline", other, "Change [95% interval]", "n", "Chance", "In words")
+    return replace(table, columns=columns, rows=tuple(beside))
+
+
+def _shared(values: Sequence[Value]) -> Value:
+    """What two runs have in common, or both."""
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else " and ".join(map(str, found)) or MISSING
+
+
+def _with_meaning(measure: Value, said: Mapping[Words, str]) -> Value:
+    if not isinstance(measure, Words) or not said.get(measure):
+        return measure
+    return replace(measure, detail=f"{said[measure]} ({measure.detail})")
+
+
+def _measures_caption(inputs: Inputs) -> str:
+    return (
+        f"{'Each run' if len(inputs.results) > 1 else 'The run'} at its last step. Where a measure has a value for every head, "
+        "the strongest head is shown, and named in front; its interval does not cover that it was chosen. “At chance” means not "
+        "clearly farther from chance than the smallest effect of interest, with a correction for the choice among heads. "
+        f"{seeds_of(inputs.results)}"
+    )
+
+
+def _infos(inputs: Inputs) -> dict[str, ProbeInfo]:
+    found = {probe: info for r in inputs.measured for probe, _ in r.kinds if (info := r.info(probe))}
+    return found | REGISTRY
+
+
+def _measure_words(info: ProbeInfo, metric: str) -> Words:
+    own = metric in ("score", info.main_metric) and info.kind != "model"
+    name = sentence_case(probe_name(info.name) if own else measure_name(info.name, metric))
+    return Words(name, detail=info.unit_of(metric) + _ARROWS[info.better_of(metric)])
 
 
 def verdict_section(inputs: Inputs) -> Section:
@@ -133,9 +200,7 @@ def _waited_for_nothing(results: Results, probe: str) -> bool:
 
 
 def _metric_rows(inputs: Inputs, info: ProbeInfo, metric: str) -> list[tuple[Value, ...]]:
-    name = sentence_case(probe_name(info.name))
-    if metric not in ("score", info.main_metric) or info.kind == "model":
-        name = f"{name}: {probe_name(metric)}"
+    measure = _measure_words(info, metric)
     rows: list[tuple[Value, ...]] = []
     for results in inputs.measured:
         mine = results.rows(info.name, metric, step=results.last_step)
@@ -155,7 +220,7 @@ def _metric_rows(inputs: Inputs, info: ProbeInfo, metric: str) -> list[tuple[Val
             n = f"{value.n:,} draws" if info.kind == "weights" else value.n
         rows.append(
             (
-                Words(name, detail=info.unit_of(metric) + _ARROWS[info.better_of(metric)]),
+                measure,
                 clean(results.run, limit=40), value, n, chance_number(value.chance), difference,
                 Words(word.text, word.tone, relation) if word.text else Words(relation, tone),
             )

@@ -21,7 +21,7 @@ from byrote.probes.rules import is_called
 from byrote.probes.trajectory import event_head, events
 from byrote.probes.trajectory.verdict import INDUCTION, milestones
 from byrote.probes.wording import (
-    between_steps,
+    bracket,
     chance_number,
     clean,
     count,
@@ -44,8 +44,13 @@ LEVELS = ("above_null", "onset_10", "onset_50", "onset_90")
 SENTENCES = ("induction_loss", "phase_window", "turnover", "lead_lag", "onset")
 
 
-def timeline_section(inputs: Inputs) -> Section:
-    """Losses over training steps, what happened when, and the head grid at chosen steps on one scale."""
+def timeline_section(inputs: Inputs, *, front: bool = True) -> Section:
+    """The strongest heads and the losses over training steps, and the head grid at chosen steps on one scale.
+
+    Args:
+        inputs: of the runs shown.
+        front: whether `key_figure` is on the front, and is not repeated here.
+    """
     probes = inputs.head_probes
     losses = [r for r in inputs.having("repeat_loss", "later_blocks") if r.has("repeat_loss", "first_block")]
     blocks: list[Block] = []
@@ -54,6 +59,7 @@ def timeline_section(inputs: Inputs) -> Section:
     elif all(len(r.steps) < 2 for r in inputs.measured):
         blocks.append(Prose("Only one checkpoint was measured: more are needed to see change over training."))
     else:
+        blocks += trajectories(inputs, front=front)
         if losses:
             blocks.append(picture("loss-curves", figures.loss_curves(losses, base=inputs.drawn_base), losses))
         logged = [r for r in inputs.measured if len(r.loss) > 1]
@@ -63,13 +69,16 @@ def timeline_section(inputs: Inputs) -> Section:
             )
         if probes:
             blocks += _per_run(inputs.having(probes[0]), "steps", lambda r: _grid_steps(inputs, r, probes[0]))
-        blocks += event_blocks(inputs)
-    return Section("timeline", "Over training", tuple(blocks))
+    nothing = all(isinstance(block, Prose) for block in blocks)
+    return Section("timeline", "Over training", tuple(blocks), folded=nothing)
 
 
-def trajectories(inputs: Inputs) -> list[Block]:
+def trajectories(inputs: Inputs, *, front: bool = False) -> list[Block]:
     """The strongest head of the best known probes over training steps, with milestones; [] where there is no course to draw."""
-    probes = inputs.head_probes[:N_STRIPS]
+    return _trajectories(inputs, inputs.head_probes[front:N_STRIPS], "trajectories")
+
+
+def _trajectories(inputs: Inputs, probes: Sequence[str], name: str) -> list[Block]:
     if not probes or all(len(r.steps) < 2 for r in inputs.measured):
         return []
     runs = [r for r in inputs.results if any(r in inputs.having(p) for p in probes)]
@@ -81,7 +90,15 @@ def trajectories(inputs: Inputs) -> list[Block]:
     ]
     shown = runs[0].run if len(runs) == 1 else ""
     figure = figures.timeline(runs, probes, base=inputs.drawn_base, shown=shown, events=when)
-    return [picture("trajectories", figure, runs)]
+    return [picture(name, figure, runs)]
+
+
+def key_figure(inputs: Inputs) -> list[Block]:
+    """The strongest head of the best known probe over training with its milestones; of single checkpoints, every head of it."""
+    probes = inputs.head_probes[:1]
+    if probes and all(len(r.steps) < 2 for r in inputs.measured):
+        return _per_run(inputs.having(probes[0]), "key-grid", lambda r: _grid(r, probes[0]))
+    return _trajectories(inputs, probes, "key-figure")
 
 
 def heads_section(inputs: Inputs) -> Section:
@@ -99,16 +116,17 @@ def heads_section(inputs: Inputs) -> Section:
             rows=tuple(row for r in runs for row in _head_rows(r, main, others)),
         )  # fmt: skip
         blocks.append(table)
-        metric = runs[0].info(main).main_metric
-        blocks += _per_run(
-            runs,
-            "grid",
-            lambda r: figures.head_grid(r, probe=main, metric=metric, step=_last_with(r, main)),
-        )
+        blocks += _per_run(runs, "grid", lambda r: _grid(r, main))
     else:
         blocks.append(Prose("No head was measured."))
     wired = [r for r in inputs.results if r.has("composition", "k_z", valid=True)]
     return Section("heads", "Strongest heads", (*blocks, *_per_run(wired, "circuit", _circuit)), folded=True)
+
+
+def _grid(results: Results, probe: str) -> figures.Figure:
+    """Every head at the last step at which the probe was measured."""
+    step = _last_with(results, probe)
+    return figures.head_grid(results, probe=probe, metric=results.info(probe).main_metric, step=step)
 
 
 def _circuit(results: Results) -> figures.Figure:
@@ -143,7 +161,7 @@ def memory_section(inputs: Inputs) -> Section:
     return Section("memory", "Member by member", tuple(blocks) or (nothing,), folded=True)
 
 
-def event_blocks(inputs: Inputs) -> list[Block]:
+def events_section(inputs: Inputs) -> Section:
     """The table of onsets, peaks and decays of every run, and what else can be said of its course in sentences."""
     found = [(r, events(r)) for r in inputs.measured]
     rows = [row for results, table in found for row in _event_rows(results, table)]
@@ -155,8 +173,8 @@ def event_blocks(inputs: Inputs) -> list[Block]:
     table = Table(
         name="events-table",
         caption="Between which measured steps a head was first significantly above its null, and at the next one too; and between "
-        "which each number had made 10, 50 and 90% of its change, with the 95% interval in brackets where that is wider: "
-        "between two measured steps nothing was seen. “Best at” and “lost since” "
+        "which each number had made 10, 50 and 90% of its change, with the 95% interval in brackets where that is wider "
+        "(… is before the first or after the last step): between two measured steps nothing was seen. “Best at” and “lost since” "
         "are given where the last step is significantly worse than the best one. All of it is in `byrote show --events`. "
         + seeds_of(inputs.measured),
         columns=(
@@ -176,7 +194,9 @@ def event_blocks(inputs: Inputs) -> list[Block]:
     )
     too_few = tuple(f"{no_events(r)}." for r, _ in found if len(r.usable_steps) < 2)
     sentences = (*sentences, *too_few)
-    return [*([table] if rows else []), *([Listing(sentences)] if sentences else [])]
+    blocks: tuple[Block, ...] = (*([table] if rows else []), *([Listing(sentences)] if sentences else []))
+    nothing = Prose("Nothing was seen to begin or to end.")
+    return Section("events", "When, measure by measure", blocks or (nothing,), folded=True)
 
 
 def _per_run(
@@ -289,12 +309,19 @@ def _event_row(results: Results, mine: pd.DataFrame) -> tuple[Value, ...]:
 def _when(row: Any | None) -> str:
     if row is None:
         return "–"
+    unknown = pd.isna(row.lo) and pd.isna(row.hi)
     if pd.isna(row.step):
         before, at = None if pd.isna(row.step_lo) else int(row.step_lo), int(row.step_hi)
-        wider = "" if before is None else wider_interval((before, at), row.lo, row.hi)
-        return between_steps(before, at) + wider
-    ends = [("…" if pd.isna(end) else count(round(end))) for end in (row.lo, row.hi)]
-    return f"{step_number(round(row.step))} [{ends[0]}, {ends[1]}]"
+        if before is None or unknown or not wider_interval((before, at), row.lo, row.hi):
+            return bracket(before, at)
+        return f"{bracket(before, at)} {_ends(row)}"
+    return f"{step_number(round(row.step))} {_ends(row)}"
+
+
+def _ends(row: Any) -> str:
+    """An interval of steps; … where it is open."""
+    lo, hi = ("…" if pd.isna(end) else count(round(end)) for end in (row.lo, row.hi))
+    return f"[{lo},\u00a0{hi}]"
 
 
 def _percent(share: float) -> str:

@@ -491,7 +491,7 @@ def _parsed(label: str) -> tuple[int | None, int | None]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("-", "−")  # a real minus, as everywhere
 
 
 def event_head(row: Any) -> str:

@@ -31,10 +31,10 @@ from byrote.report.report_inputs import report_inputs
 
 DATE = "2026-11-21 09:00 UTC"
 FEW_STEPS = (0, 256, 320, 512, 2400)
-OPEN = ("finding", "verdict", "timeline", "intervals")
+OPEN = ("finding", "verdict", "timeline", "intervals", "words")
 SECTIONS = (
-    "finding", "verdict", "timeline", "summary", "heads", "curves", "memory", "comparison", "intervals", "methods", "provenance",
-    "reproduce", "errors",
+    "finding", "verdict", "timeline", "summary", "events", "heads", "curves", "memory", "comparison", "intervals", "words", "methods",
+    "provenance", "reproduce", "errors",
 )  # fmt: skip
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -13,6 +13,8 @@ import pytest
 from paper_runs import planted_run, rebuilt, without
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import STEP_UNKNOWN
+from byrote.probes.findings_memory import NOT_MEASURED
 from byrote.probes.results import Results
 from byrote.probes.rules import SECONDARY
 from byrote.report import build_report
@@ -59,7 +61,26 @@ def test_the_front_has_the_finding_few_measures_and_the_key_figure(
     assert 4 <= len(measures) <= 1 + len(SECONDARY) and measures[0] == "Repeat loss: difference"
     everything = next(section for section in report.sections if section.name == "summary")
     rows = next(block for block in everything.blocks if isinstance(block, Table)).rows
-    assert everything.folded and set(table.rows) <= set(rows) and len(rows) > len(table.rows)
+    assert everything.folded and len(rows) > 2 * len(table.rows)
+    assert table.columns[1:3] == ("unique, baseline", "repeated")
+    for row in table.rows:  # two runs side by side, each number as in the table of all measures
+        mine = {one[1]: one for one in rows if one[0].text == row[0].text}
+        assert row[1:4] == (mine["unique"][2], mine["repeated"][2], mine["repeated"][5])
+    assert "loss on the repeats of random tokens" in table.rows[1][0].detail
+    figure = next(block for block in front.blocks if isinstance(block, Picture))
+    assert figure.name == "key-figure" and figure.figure.layout.height < 480
+
+
+def test_the_front_of_single_checkpoints_shows_their_heads_and_says_that_memory_was_not_measured(
+    unique: Results,
+) -> None:
+    one = rebuilt(unique, frame=unique.frame[unique.frame["step"] == 2400].reset_index(drop=True))
+    report = report_content([rebuilt(one, notes=[STEP_UNKNOWN])], date="today")
+    front = report.sections[0]
+    assert [b.name for b in front.blocks if isinstance(b, Picture)] == ["key-grid-0"]
+    assert Prose(NOT_MEASURED, "lead") in front.blocks
+    assert report.title == "unique: 2 induction heads (L1H0, L1H2)"
+    assert next(section for section in report.sections if section.name == "timeline").folded
 
 
 def test_memory_is_in_title_and_front(unique: Results, repeated: Results) -> None:
@@ -67,7 +88,14 @@ def test_memory_is_in_title_and_front(unique: Results, repeated: Results) -> Non
         [with_members(unique, 0.0), with_members(repeated, 0.75)], base="unique", date="today"
     )
     said = "raining sequences completed without an error: 0 of 16 in unique, 12 of 16 in repeated"
-    assert f"; t{said}" in report.title
+    assert report.title.endswith(f"; t{said}")
+    series = {**unique.meta["series"], "manifest": {"arm": {"kind": "control"}}}
+    control = rebuilt(with_members(unique, 0.0), series=series)
+    of_both = report_content([control, with_members(repeated, 0.75)], date="today")
+    assert of_both.title.endswith("; training sequences completed without an error: 12 of 16 in repeated")
+    assert "12 of 16 in repeated, 0 of 16 in unique, which was not trained on them." in str(
+        of_both.sections[0]
+    )
     assert Prose(f"T{said}.", "lead") in report.sections[0].blocks
     assert "raining sequences" not in report_content([unique], date="today").title
 
@@ -76,7 +104,8 @@ def test_what_is_long_is_closed_and_named_on_paper(unique: Results) -> None:
     report = report_content([unique], date="today")
     page, _ = render(report, light=True)
     folded = [section for section in report.sections if section.folded]
-    assert page.count('<details class="fold">') == len(folded) == 9
+    assert page.count('<details class="fold">') == len(folded) == 10
+    assert all(f'<th scope="row">{word}</th>' in page for word in ("Induction head", "Prefix matching"))
     on_paper = re.search(r'<p class="on-paper">(.*?)</p>', page)
     assert on_paper is not None and all(section.title in on_paper.group(1) for section in folded)
     assert "section.folded:has(> .fold:not([open]))" in page and "@page" in page

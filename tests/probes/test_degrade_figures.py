@@ -44,8 +44,7 @@ def test_the_line_is_the_damage_and_every_seed_is_a_point():
     assert fig.layout.xaxis.ticktext[:2] == ("0", "0.25")
     assert fig.table["damage"].tolist() == found.rows["damage"].tolist() and "size" not in fig.table
     assert (
-        "Held out loss: loss is worst at synthetic share 0.5: +1.50" in fig.alt
-        and "Half of that damage" in fig.alt
+        "Held-out loss is worst at synthetic share 0.5: +1.50" in fig.alt and "Half of that damage" in fig.alt
     )
 
 

@@ -19,6 +19,7 @@ from byrote.probes.figures.by_position import TAG_WORDS
 from byrote.probes.figures.memory_plane import MASS, MEMORY_AXES, RULE_AXES, available
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.findings import memory
+from byrote.probes.findings_memory import trained_on_members
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, literal, step_number
 
@@ -28,7 +29,7 @@ def finding(run: Results, *, step: int) -> str:
     gaps, rules = (
         {p.step: p for p in points(run, *of)} for of in (("mem_gap", "gap"), ("prefix_matching", "score"))
     )
-    return memory(run.run, gaps, rules, step=step, trained=run.arm.get("kind") != "control")
+    return memory(run.run, gaps, rules, step=step, trained=trained_on_members(run))
 
 
 @dataclass(frozen=True)

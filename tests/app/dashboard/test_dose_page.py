@@ -74,7 +74,7 @@ def test_what_it_offers_to_run_runs(view, byrote):
     *lines, last = notebook_lines(view)
     exec("\n".join(lines[:-1]), scope)
     assert set(eval(last, scope)["measure"]) >= {"dose", "peak", "band"}
-    assert eval(lines[-1], scope).alt.startswith("Held out loss: loss is worst at E 62.5")
+    assert eval(lines[-1], scope).alt.startswith("Held-out loss is worst at E 62.5")
 
 
 def test_what_damage_is_read_off_can_be_chosen_and_is_part_of_the_link(open_page, study):

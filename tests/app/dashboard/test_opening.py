@@ -66,9 +66,7 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
         write_results(tmp_path, f"rep-{seed}", flat(), arm=REPEATED, seed=seed)
     at = open_page("overview", tmp_path)
     assert not at.exception
-    assert heading(at) == (
-        "Lasting induction heads in 0 of 3 seeds of repeated f=0.5 P=64, 3 of 3 seeds of unique"
-    )
+    assert heading(at) == ("Lasting induction heads in all 3 seeds of unique, 0 of 3 of repeated f=0.5 P=64")
     (chart,) = (c for c in at.get("plotly_chart") if c.proto.id.endswith("figure_timeline"))
     data = json.loads(chart.proto.spec)["data"]
     thin = [t for t in data if t.get("name", "").startswith("seed ")]

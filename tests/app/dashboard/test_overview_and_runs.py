@@ -220,8 +220,8 @@ def test_a_reason_that_asks_for_a_file_becomes_a_command_with_its_place(tmp_path
              for s, ms in rising().items()}  # fmt: skip
     write_results(tmp_path, "bare", units)
     run = open_library([tmp_path]).runs["bare"]
-    (story,) = [one for one in overview.missing(run) if "Mem gap" in one.what]
-    assert story.what == "Mem gap, extraction, every step"
+    (story,) = [one for one in overview.missing(run) if "Memory gap" in one.what]
+    assert story.what == "Memory gap, extraction, every step"
     assert story.command.split()[3:9] == ["-p", "mem_gap", "-p", "extraction", "--members", "FILE"]
 
 
