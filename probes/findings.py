@@ -6,7 +6,6 @@ sentence of one event (an onset, a peak, a swap of heads) is made where the even
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import pandas as pd
 from byrote.checkpoints.lab.arms import describe_arm
 from byrote.checkpoints.series import STEP_UNKNOWN
 from byrote.interp.axes import head_label, pair_label
-from byrote.probes.findings_arms import formed_in_arms, names_in_title
+from byrote.probes.findings_arms import formed_by_arm, names_in_title
 from byrote.probes.paths import INPUTS, paths
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
@@ -134,12 +133,13 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
         return strongest_scores(measured)
     if len(found) > MAX_RUNS_NAMED:
         arms = [(r.facts.arm, found[r.run].found) for r in measured if found[r.run].measured]
-        all_of = Counter(arm for arm, _ in arms)
-        if None not in all_of and len(all_of) < len(arms):
-            return formed_in_arms({str(arm): (arms.count((arm, True)), n) for arm, n in all_of.items()})
+        if said := formed_by_arm(arms):
+            return said
         return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
-    undated = {r.run for r in measured if STEP_UNKNOWN in (r.meta.get("notes") or ())}
-    names = names_in_title(measured)
+    names, undated = (
+        names_in_title(measured),
+        [r.run for r in measured if STEP_UNKNOWN in (r.meta.get("notes") or ())],
+    )
     return "; ".join(induction(names[run], one, dated=run not in undated) for run, one in found.items())
 
 

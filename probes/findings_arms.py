@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ def names_in_title(results: Sequence[Table]) -> dict[str, str]:
     arms = [r.facts.arm for r in results]
     own = len(arms) > 1 and None not in arms and len(set(arms)) == len(arms)
     return {r.run: min(r.run, str(r.facts.arm), key=len) if own else r.run for r in results}
+
+
+def formed_by_arm(seeds: Sequence[tuple[str | None, bool]]) -> str:
+    """`formed_in_arms` of single runs; "" where one declares no arm, or no arm has several.
+
+    Args:
+        seeds: (arm, whether it forms lasting induction heads) of each run.
+    """
+    all_of = Counter(arm for arm, _ in seeds)
+    if None in all_of or len(all_of) == len(seeds):
+        return ""
+    return formed_in_arms({str(arm): (seeds.count((arm, True)), n) for arm, n in all_of.items()})
 
 
 def formed_in_arms(counts: Mapping[str, tuple[int, int]]) -> str:
