@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.lab.arms import describe_arm
-from byrote.checkpoints.series import STEP_UNKNOWN
 from byrote.interp.axes import head_label, pair_label
-from byrote.probes.findings_arms import formed_by_arm, names_in_title
+from byrote.probes.findings_arms import formed_by_arm, names_in_title, of_unknown_step
 from byrote.probes.paths import INPUTS, paths
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
@@ -136,10 +135,7 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
         if said := formed_by_arm(arms):
             return said
         return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
-    names, undated = (
-        names_in_title(measured),
-        [r.run for r in measured if STEP_UNKNOWN in (r.meta.get("notes") or ())],
-    )
+    names, undated = names_in_title(measured), of_unknown_step(measured)
     return "; ".join(induction(names[run], one, dated=run not in undated) for run, one in found.items())
 
 

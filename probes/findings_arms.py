@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from byrote.checkpoints.series import STEP_UNKNOWN
 from byrote.probes.wording import clean, listed
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ def names_in_title(results: Sequence[Table]) -> dict[str, str]:
     arms = [r.facts.arm for r in results]
     own = len(arms) > 1 and None not in arms and len(set(arms)) == len(arms)
     return {r.run: min(r.run, str(r.facts.arm), key=len) if own else r.run for r in results}
+
+
+def of_unknown_step(results: Sequence[Table]) -> list[str]:
+    """Runs whose single checkpoint does not say at which step it was saved."""
+    return [r.run for r in results if STEP_UNKNOWN in (r.meta.get("notes") or ())]
 
 
 def formed_by_arm(seeds: Sequence[tuple[str | None, bool]]) -> str:
