@@ -27,6 +27,10 @@ class CheckpointError(ByroteError):
     """A path, file or step that cannot be read as the checkpoint it was requested as."""
 
 
+class NothingFoundError(ByroteError):
+    """The path is fine and holds nothing of what was requested; exit code 4 of the command line."""
+
+
 class PlaceError(ByroteError):
     """What cannot be done on this machine at this moment, such as on a full disk, and may be done on another, or later."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 
@@ -11,7 +12,12 @@ def shown(help: str, **typed: Any) -> dict[str, Any]:
     Args:
         help: one or two sentences; the command line shows them.
         typed: `names` beside its long one, `called` (its long name, where that is not the field's), `metavar`,
-            `multiple`, `choices`, `least` (of a whole number), `path` (what has to be true of a path), `type` and `default`
+            `multiple`, `choices`, `least` and `most` (of a whole number), `path` (what has to be true of a path), `type` and `default`
             (where they are not the field's).
     """
     return {"help": help, **typed}
+
+
+def is_whole(value: object) -> bool:
+    """Whether what was given is a whole number, Python's or numpy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.setting import is_whole
 
 
 def head_label(layer: int, head: int | None) -> str:
@@ -33,16 +34,16 @@ def parse_head(label: str | tuple[int, int]) -> tuple[int, int]:
     Raises:
         ByroteError: the text is not a head label.
     """
-    if isinstance(label, tuple):
+    if isinstance(label, tuple) and len(label) == 2 and all(map(is_whole, label)):
         return int(label[0]), int(label[1])
-    match = re.fullmatch(r"[lL](\d+)[hH](\d+)", label.strip())
+    match = re.fullmatch(r"[lL](\d+)[hH](\d+)", label.strip()) if isinstance(label, str) else None
     if match is None:
         raise ByroteError(f"{label!r} is not a head", help="write layer and head as L5H1")
     return int(match[1]), int(match[2])
 
 
 def parse_heads(heads: str | tuple[int, int] | Iterable[str | tuple[int, int]]) -> list[tuple[int, int]]:
-    """One head, `"L5H1"` or `(5, 1)`, or several, as a list of `(layer, head)`.
+    """One head, `"L5H1"` or `(5, 1)`, or several, as a list of `(layer, head)`, each once.
 
     Raises:
         ByroteError: a text that is not a head label, or something else that is no head.
@@ -54,4 +55,4 @@ def parse_heads(heads: str | tuple[int, int] | Iterable[str | tuple[int, int]]) 
             return [(layer, head)]
     if not isinstance(heads, Iterable):
         raise ByroteError(f"{heads!r} is not a head", help="write layer and head as L5H1 or (5, 1)")
-    return [parse_head(head) for head in heads]
+    return list(dict.fromkeys(parse_head(head) for head in heads))

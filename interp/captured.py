@@ -110,6 +110,19 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
+def _ids(given: Any) -> np.ndarray:
+    try:
+        ids = np.atleast_2d(np.asarray(given))
+    except ValueError:  # rows of unequal lengths
+        ids = np.zeros((1, 1))
+    if ids.ndim != 2 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise ByroteError(
+            "these are not token ids: whole numbers, rows of one length",
+            help="such as [[1, 5, 9], [1, 7, 2]]",
+        )
+    return ids.astype(np.int64)
+
+
 def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     file = tokenizer_of(model.checkpoint)
     if file is None:
@@ -118,11 +131,11 @@ def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tup
                 f"{model.checkpoint.path.name} has no tokenizer.json: a text cannot become tokens",
                 help="give token ids instead: np.array([[1, 5, 9]])",
             )
-        tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
+        tokens = _ids(text)
         return tokens, tuple(token_labels(None, row) for row in tokens)
     with open_tokenizer(file) as tokenizer:
         if not isinstance(text, str):
-            tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
+            tokens = _ids(text)
             return tokens, tuple(token_labels(tokenizer, row) for row in tokens)
         _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
         (ids,) = tokenizer.encode([text])

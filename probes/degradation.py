@@ -21,6 +21,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.setting import is_whole
 from byrote.interp.axes import head_label
 from byrote.probes import unnamed_heads
 from byrote.probes.comparable import (
@@ -140,6 +141,8 @@ def chosen_pairs(pairs: list[tuple[int, int]], at: str | int, a: Results) -> lis
         return pairs[-1:]
     chosen = [pair for pair in pairs if pair[0] == at]
     if not chosen:
+        if not is_whole(at):
+            raise ByroteError(f"at={at!r} is not a step", help='give "last", "all", or a step such as 1000')
         near = sorted({s for s, _ in pairs}, key=lambda s: abs(s - int(at)))[:2]
         raise ByroteError(
             f"step {at} of {a.run} is not among the {len(pairs)} matched steps",

@@ -30,6 +30,7 @@ from byrote.probes.findings_compared import group_sentence
 from byrote.probes.groups import Arm, Group, group, pairs_by_seed
 from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
+from byrote.probes.results.opened import opened
 from byrote.probes.results.unit_files import unit_of
 from byrote.probes.rules import MIN_SEEDS, smallest_effect
 from byrote.probes.seed_statistics import (
@@ -132,7 +133,10 @@ def compare_groups(
     Raises:
         ByroteError: runs that are no group, a run in both, nothing to match on, or runs that were not measured alike.
     """
-    a, b = (one if isinstance(one, Group) else group(name, one) for one, name in ((a, "A"), (b, "B")))
+    a, b = (
+        one if isinstance(one, Group) else group(name, opened(one, several=True))
+        for one, name in ((a, "A"), (b, "B"))
+    )
     runs = [*a.runs, *b.runs]
     if twice := {run.path.resolve() for run in a.runs} & {run.path.resolve() for run in b.runs}:
         raise ByroteError(f"{min(twice).name} is in both groups", help="a run belongs to one arm")

@@ -58,13 +58,13 @@ class Group:
         return Arm(self.name, tuple(run.run for run in self.runs))
 
 
-@accepts_paths("runs")
+@accepts_paths("runs", several=True)
 def group(name: str, runs: Iterable[Table]) -> Group:
     """A group of runs under a name.
 
     Args:
         name: of the arm.
-        runs: results of one run each.
+        runs: results of one run each, their folders, a folder of them, or a glob such as "results/unique-*".
 
     Raises:
         ByroteError: no run, one training twice, or runs whose declared settings differ in more than seeds.
@@ -82,7 +82,7 @@ def group(name: str, runs: Iterable[Table]) -> Group:
     return Group(clean(name, limit=80), tuple(runs))
 
 
-@accepts_paths()
+@accepts_paths(several=True)
 def groups_of(runs: Sequence[Table]) -> list[Group]:
     """Runs grouped by the arm they declare, in the order of their first runs; different settings of one arm form separate groups.
 

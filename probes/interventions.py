@@ -10,7 +10,7 @@ of the random tokens that a sweep with the same seed shows; or of sequences of o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.setting import is_whole
 from byrote.interp.axes import head_label, parse_heads
 from byrote.interp.in_memory import hooked
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
@@ -196,8 +197,10 @@ def _refuse(problem: str) -> None:
 
 
 def _shown(
-    model: HookedModel, heads: Iterable[Head], stimulus: Stimulus | None, *, n_seq: int, seed: int
+    model: HookedModel, heads: Sequence[Head], stimulus: Stimulus | None, *, n_seq: int, seed: int
 ) -> Stimulus:
+    if not heads:
+        raise ByroteError("no head is named", help="write layer and head as L5H1 or (5, 1)")
     shape = model.shape
     for layer, head in heads:
         if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
@@ -205,6 +208,13 @@ def _shown(
                 f"there is no {head_label(layer, head)}: the model has {shape.n_layers} layers of {shape.n_heads} heads",
                 help=f"the last one is {head_label(shape.n_layers - 1, shape.n_heads - 1)}",
             )
+    if stimulus is not None and not isinstance(stimulus, Stimulus):
+        raise ByroteError(
+            f"stimulus={stimulus!r:.80} is not a Stimulus",
+            help="make one: br.Stimulus.from_tokens(ids, bos=0, copies=2)",
+        )
+    if stimulus is None and not (is_whole(n_seq) and n_seq > 0):
+        raise ByroteError(f"n_seq={n_seq!r} is not a number of sequences", help="give 8 or more")
     if stimulus is None:
         return repeated_stimulus(model, series_of_one(model.checkpoint), n_seq=n_seq, seed=seed)
     if stimulus.tokens.shape[1] > shape.n_ctx or stimulus.tokens.max() >= shape.d_vocab:

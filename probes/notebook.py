@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.probes.registry import use
 from byrote.probes.results import Results, Table
 from byrote.probes.results.opened import opened
 from byrote.probes.spec import Probe
-from byrote.probes.sweep.config import SweepConfig, require_device
+from byrote.probes.sweep.config import SweepConfig, checked_settings, require_device
 from byrote.probes.trajectory.verdict import Onset
 from byrote.probes.trajectory.verdict import onset as lasting_onset
 
@@ -57,10 +57,11 @@ def measure(
     Raises:
         ByroteError: an unknown probe or path, a folder of another series, settings that cannot work.
     """
-    called = {one.metadata["called"]: one.name for one in fields(SweepConfig) if "called" in one.metadata}
-    settings = _checked({called.get(setting, setting): value for setting, value in settings.items()}, called)
+    settings = checked_settings(settings, of="measure", names=[one.name for one in fields(SweepConfig)])
     probes = settings.pop("probes", probes)
     chosen = (probes,) if isinstance(probes, str | Probe) else probes
+    if chosen is not None and (not isinstance(chosen, Iterable) or not (chosen := tuple(chosen))):
+        raise ByroteError(f"{probes!r} names no probe", help="such as 'prefix_matching', or a list of names")
     names = None if chosen is None else tuple(use(p).name if isinstance(p, Probe) else p for p in chosen)
     if "torch" in sys.modules and isinstance(series, sys.modules["torch"].nn.Module):
         from byrote.probes.sweep.one_model import measure_model
@@ -91,23 +92,6 @@ def measure(
     what = "interrupted: what is finished is saved" if outcome.interrupted else repr(results)
     line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
     return results
-
-
-def _checked(settings: dict[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
-    """Settings as they are; one that `SweepConfig` does not have, or a number that no sweep can use, is an error."""
-    known = {one.name: one.metadata for one in fields(SweepConfig)}
-    for name, value in settings.items():
-        if name not in known:
-            raise ByroteError(
-                f"measure has no setting {name!r}",
-                help="choose steps from the series: series.select('log:12')"
-                if name == "steps"
-                else did_you_mean(name, {*known, *called}),
-            )
-        least = known[name].get("least")
-        if least is not None and isinstance(value, int) and value < min(least, 1):
-            raise ByroteError(f"{name}={value} is too small", help=f"give {min(least, 1)} or more")
-    return settings
 
 
 def onset(results: Table | str | Path) -> Onset:

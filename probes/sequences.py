@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Int
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.setting import is_whole
 from byrote.checkpoints.vocabulary import MAX_IDS, as_ranges, from_ranges
+from byrote.probes.results.run_json import MAX_CONTEXT
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,9 +59,15 @@ class Stimulus:
             which copy each position is of; else it is 0 throughout, and nothing counts as copied.
 
         Raises:
-            ByroteError: no whole numbers from 0 on, rows of unequal lengths, or no row.
+            ByroteError: no whole numbers from 0 on, rows of unequal lengths, or no row; copies or an id that cannot be.
         """
         ids = _whole(tokens)
+        if not (is_whole(copies) and 1 <= copies <= MAX_CONTEXT // ids.shape[1]):
+            raise ByroteError(
+                f"copies={copies!r} is not a number of copies", help="give 1 or more that fit a context"
+            )
+        if not (bos is None or (is_whole(bos) and bos >= 0)):
+            raise ByroteError(f"bos={bos!r} is not a token id", help="give a whole number from 0 on, or None")
         body = np.tile(ids if bos is not None else ids[:, 1:], (1, copies))
         first = np.full((len(ids), 1), bos) if bos is not None else ids[:, :1]
         shown = np.concatenate([first, body], axis=1).astype(np.int64)

@@ -92,7 +92,21 @@ def test_code_in_the_readme_uses_names_that_are_there() -> None:
         (lambda run: br.load(run, dtype="int8"), "no dtype 'int8' for parameters. use float32"),
         (lambda run: br.open_series(run).nearest("x"), "'x' is not a training step. give a whole number"),
         (lambda run: br.open_series(run).at("last"), "'last' is not a training step. give a whole number"),
+        (lambda run: br.measure(run, sequences=10**9), "is too large. give 100,000 or less"),
+        (lambda run: br.measure(run, n_seq="many"), "n_seq='many' is not a whole number"),
+        (lambda run: br.measure(run, dtype="int8"), "dtype='int8' is unknown. choose from"),
+        (
+            lambda run: br.measure(run, text=str(run / "manifes.json")),
+            "does not exist. did you mean 'manifest",
+        ),
+        (lambda run: br.measure(run, members=3), "members=3 is not a path"),
+        (lambda run: br.measure(run, []), "names no probe"),
         (lambda run: br.compare(br.open_series(run), run), "holds checkpoints, not results"),
+        (lambda run: br.group("a", 3), "3 is neither results nor the path of some"),
+        (lambda run: br.group("a", f"{run}/seed*"), "matches no folder"),
+        (lambda run: br.ablate(run, []), "no head is named"),
+        (lambda run: br.ablate(run, "L1H0", n_seq=-3), "n_seq=-3 is not a number of sequences"),
+        (lambda run: br.Stimulus.from_tokens([[1, 2]], copies=10**9), "not a number of copies"),
     ],
 )
 def test_a_mistake_in_a_notebook_is_one_error_with_advice(call, words, lab_series):

@@ -116,7 +116,7 @@ def _setting(part: Field[Any]) -> Declared:
     if "choices" in given:
         given["type"] = click.Choice(given.pop("choices"))
     elif "least" in given:
-        given["type"] = click.IntRange(min=given.pop("least"))
+        given["type"] = click.IntRange(min=given.pop("least"), max=given.pop("most", None))
     elif "path" in given:
         given |= {"metavar": "FILE", "type": click.Path(path_type=Path, **given.pop("path"))}
     elif part.default is False:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.errors import ByroteError, CheckpointError, NothingFoundError
 from byrote.cli.command import argument, flag, option, probe_names, separated
-from byrote.cli.session import NothingFoundError, Session
+from byrote.cli.session import Session
 from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ PROGRESS = option(
     is_eager=True,
 )
 EXPECT = option("A gate: checks (TOML, see docs/gate.md); exit 1 when one fails.", type=PATH, metavar="FILE")
-_GLOB = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -215,42 +214,17 @@ class Losses:
 
 
 def open_results(paths: Sequence[str]) -> list[Results]:
-    """Open results folders.
+    """Open results folders, see `byrote.probes.results.opened.results_in`."""
+    from byrote.probes.results.opened import results_in
 
-    Args:
-        paths: results folders, folders of several, or globs of either.
-
-    Raises:
-        NothingFoundError: a glob matches nothing.
-        ByroteError: a path is no results folder.
-    """
-    from byrote.probes.results import Results
-
-    folders: list[Path] = []
-    for path in (folder for text in paths for folder in _expand(text)):
-        inside = sorted(file.parent for file in path.glob("*/run.json"))
-        folders += inside if inside and not (path / "run.json").is_file() else [path]
-    once: dict[Path, Path] = {}
-    for folder in folders:
-        once.setdefault(folder.resolve(), folder)
-    return [Results.open(folder) for folder in once.values()]
-
-
-def _expand(text: str) -> list[Path]:
-    """A quoted glob is expanded here; a path that exists is taken as it is, whatever characters it has."""
-    if Path(text).exists() or not _GLOB & set(text):
-        return [Path(text)]
-    folders = sorted(Path(found) for found in glob.glob(text) if Path(found).is_dir())  # noqa: PTH207
-    if not folders:
-        raise NothingFoundError(f"{text} matches no folder", help="check the pattern")
-    return folders
+    return results_in(paths)
 
 
 def _holds_nothing(text: str) -> bool:
     """Whether a path is a fine folder, or a glob, with no checkpoint to be read: there is nothing to do."""
     path = Path(text)
     if not path.exists():
-        return bool(_GLOB & set(text)) and not any(Path(found).is_dir() for found in glob.glob(text))  # noqa: PTH207
+        return glob.has_magic(text) and not any(Path(found).is_dir() for found in glob.glob(text))  # noqa: PTH207
     if not path.is_dir():
         return False
     from byrote.checkpoints.formats import format_at

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import ByroteError, NothingFoundError
 from byrote.cli.settings import Settings
 from byrote.probes.wording import visible, visible_json
 
@@ -45,10 +45,6 @@ MEANING = {
     Exit.INTERNAL: "internal error: one line is printed, and where the traceback was saved",
     Exit.INTERRUPTED: "interrupted by Ctrl-C: finished work is saved",
 }
-
-
-class NothingFoundError(ByroteError):
-    """The path is fine and holds no checkpoint: exit code 4."""
 
 
 @dataclass

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.errors import NothingFoundError
 from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import CHANCE, INTERVAL, VALUE, Column, Output, Row, columns
 from byrote.cli.progress import bar
-from byrote.cli.session import Exit, NothingFoundError, Session
+from byrote.cli.session import Exit, Session
 from byrote.probes.sweep.config import SweepConfig, require_device
 from byrote.probes.text.settings import TextSettings
 from byrote.probes.wording import count, plain

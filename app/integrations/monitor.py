@@ -22,12 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError
 from byrote.integrations.ranks import first_decides, is_first
 from byrote.probes.gate import Checked, Gate, check, read_gate
 from byrote.probes.registry import use
 from byrote.probes.spec import Probe
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, checked_settings
 from byrote.probes.wording import counted, visible
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Log = Callable[[Mapping[str, float], int], None]
 PROBES = ("prefix_matching", "previous_token", "copying_logit", "repeat_loss", "induction")  # three passes
-_FILES = ("text", "members", "twins")
 _NOT_SETTINGS = {"probes", "device", "swap", "threads", "prefetch", "save_attention", "versions"}
 _SETTINGS = sorted({field.name for field in fields(SweepConfig)} - _NOT_SETTINGS)
 
@@ -107,12 +106,7 @@ class Monitor:
         chosen = (probes,) if isinstance(probes, str | Probe) else tuple(probes)
         names = [use(p).name if isinstance(p, Probe) else p for p in chosen]
         names += [rule.probe for rule in self._gate.rules if rule.probe] if self._gate else []
-        for setting in settings:
-            if setting not in _SETTINGS:
-                raise ByroteError(
-                    f"Monitor has no setting {setting!r}", help=did_you_mean(setting, _SETTINGS)
-                )
-        settings |= {key: Path(settings[key]) for key in _FILES if settings.get(key) is not None}
+        settings = checked_settings(settings, of="Monitor", names=_SETTINGS)
         self._config = SweepConfig(probes=tuple(dict.fromkeys(names)), **{"dtype": "", **settings})
         infos = self._config.infos  # a verdict brings those that it needs, which are measured and not logged
         self._infos = infos if {"default", "all"} & set(names) else [i for i in infos if i.name in names]

@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.setting import is_whole
 from byrote.interp.axes import parse_heads
 from byrote.probes.registry import featured
 from byrote.probes.results.curve import Curve
@@ -95,7 +96,12 @@ class Scores:
 
         Returns:
             Columns head, value, lo, hi, chance, n, rank; rank 1 is the strongest.
+
+        Raises:
+            ByroteError: k is no number from 1 on.
         """
+        if not is_whole(k) or k < 1:
+            raise ByroteError(f"top({k!r}): not a number of heads", help="give 1 or more")
         last = self.rows[self.rows["step"] == self.steps[-1]]
         best = ranked(last, lower=self.info.better_of(self.metric) == "lower").head(k)
         table = best[["label", "value", "lo", "hi", "chance", "n"]].rename(columns={"label": "head"})

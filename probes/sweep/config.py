@@ -5,14 +5,15 @@ It imports nothing heavy: the command line imports it before it parses its argum
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from byrote.checkpoints.setting import shown
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.setting import is_whole, shown
 from byrote.interp import device
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ class SweepConfig:
     n_seq: int = field(
         default=32,
         metadata=shown(
-            "Sequences per stimulus: n of the intervals.", called="sequences", metavar="N", least=8
+            "Sequences per stimulus: n of the intervals.",
+            called="sequences",
+            metavar="N",
+            least=8,
+            most=100_000,
         ),
     )
     device: str = field(
@@ -146,6 +151,66 @@ class SweepConfig:
         """The settings that a probe reads as arguments, where they were given."""
         found = {name: getattr(self, name) for name in info.options}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def checked_settings(settings: Mapping[str, Any], *, of: str, names: Iterable[str]) -> dict[str, Any]:
+    """Settings as `SweepConfig` takes them, paths as paths.
+
+    Args:
+        settings: by the names of its fields, or as the options of `byrote run` are called (`sequences` for `n_seq`).
+        of: what they are settings of, for the message.
+        names: fields that may be set.
+
+    Raises:
+        ByroteError: an unknown setting, a value that no sweep can use, or a file that is not there.
+    """
+    known = {one.name: one for one in fields(SweepConfig)}
+    called = {one.metadata["called"]: name for name, one in known.items() if "called" in one.metadata}
+    found, names = {called.get(name, name): value for name, value in settings.items()}, set(names)
+    for name, value in found.items():
+        if name not in names:
+            choices = names | {option for option, field_name in called.items() if field_name in names}
+            steps = "choose steps from the series: series.select('log:12')"
+            raise ByroteError(
+                f"{of} has no setting {name!r}",
+                help=steps if name == "steps" else did_you_mean(name, choices),
+            )
+        wrong, help = _wrong_with(value, known[name])
+        if wrong:
+            raise ByroteError(f"{name}={value!r} {wrong}", help=help)
+        if "path" in known[name].metadata and isinstance(value, str):
+            found[name] = Path(value)
+    return found
+
+
+def _wrong_with(value: Any, setting: Field[Any]) -> tuple[str, str]:
+    """What is wrong with the value of a setting, and what to give instead; ("", "") where nothing is."""
+    meta = setting.metadata
+    if value is None and setting.default is None:
+        return "", ""
+    if "least" in meta:
+        least, most = min(meta["least"], 1), meta.get("most")
+        if not is_whole(value):
+            return "is not a whole number", f"give {least} or more"
+        if value < least:
+            return "is too small", f"give {least} or more"
+        return ("is too large", f"give {most:,} or less") if most and value > most else ("", "")
+    if "choices" in meta:  # "" is the model's own
+        known = value == "" or value in meta["choices"]
+        return ("", "") if known else ("is unknown", did_you_mean(str(value), meta["choices"]))
+    if "path" in meta and not hasattr(value, "tokens"):
+        if not isinstance(value, str | Path):
+            return "is not a path", meta["help"]
+        path = Path(value)
+        beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        return (
+            ("", "")
+            if path.exists()
+            else ("does not exist", did_you_mean(path.name, beside[:1000] or [path.name]))
+        )
+    if setting.name == "device" and not isinstance(value, str):
+        return "is not a device", meta["help"]
+    return "", ""
 
 
 def require_device(config: SweepConfig) -> None:

@@ -224,7 +224,6 @@ def test_the_budget_bounds_what_measuring_takes(tmp_path, monkeypatch):
         ({"every": 0}, "every=0 would measure nothing"),
         ({"every": []}, "every contains no steps"),
         ({"budget_frac": 2}, "budget_frac=2 is not a fraction"),
-        ({"sequences": 4}, "no setting 'sequences'"),
         ({"device": "cuda"}, "no setting 'device'"),
         ({"probes": "prefix_machting"}, "did you mean 'prefix_matching'"),
         ({"expect": "nowhere.toml"}, "nowhere.toml does not exist"),

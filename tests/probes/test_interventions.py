@@ -268,6 +268,8 @@ def test_paths_stand_for_results(results):
     assert br.compare(path, str(path)).rows.equals(br.compare(results, results).rows)
     assert br.onset(str(path)).text == br.onset(results).text
     assert br.group("a", [str(path)]).arm == br.group("a", [results]).arm
+    for several in (path, path.parent, f"{path.parent}/*"):  # as --group ARM=GLOB
+        assert br.group("a", several).arm == br.group("a", [results]).arm
     figure = br.figures.head_grid(path, probe="prefix_matching")
     assert figure.table.equals(br.figures.head_grid(results, probe="prefix_matching").table)
     with pytest.raises(br.ByroteError, match="is not a results folder"):
