@@ -28,7 +28,7 @@ def open_series(
     path: str | Path | Sequence[str | Path],
     *,
     part: str | None = None,
-    base: str | Path | None = None,
+    base_model: str | Path | None = None,
     allow_download: bool = False,
     disk_budget_bytes: int | None = None,
     step_map: str | Path | Mapping[str, int] | None = None,
@@ -40,7 +40,7 @@ def open_series(
             (``runs/x/checkpoint-*``), or a Hugging Face repository whose branches are steps
             (``EleutherAI/pythia-70m``), which is read from the local hub cache.
         part: which stage of a training of several, such as ``stage1``; also written ``path@stage1``.
-        base: the model a series of adapters belongs to, where their own config does not say or is wrong.
+        base_model: the model a series of adapters belongs to, where their own config does not say or is wrong.
         allow_download: let a hub repository list its branches over the network, and fetch each step that is not
             in the cache when it is loaded.
         disk_budget_bytes: most that steps downloaded by this process may hold on disk at any time; steps that
@@ -57,7 +57,7 @@ def open_series(
     """
     options = {
         "part": part,
-        "base": base,
+        "base_model": base_model,
         "allow_download": allow_download,
         "disk_budget_bytes": disk_budget_bytes,
         "step_map": step_map,

@@ -97,7 +97,7 @@ def ablate(
     how: str = "mean",
     *,
     stimulus: Stimulus | None = None,
-    n_seq: int = 32,
+    sequences: int = 32,
     seed: int = 0,
 ) -> Effect:
     """Ablate heads, all of them together, and measure the loss with and without them.
@@ -108,7 +108,7 @@ def ablate(
         how: "mean" (their mean over the other sequences), "zero", "resample" (that of another sequence), or
             "pattern_preserving" (zero, with the attention of all later heads kept).
         stimulus: sequences of one's own, see `Stimulus.from_tokens`; the sweep's random repeated tokens if left out.
-        n_seq: how many of those.
+        sequences: how many of those; `n_seq` of a sweep.
         seed: of tokens, resampling and bootstrap.
 
     Returns:
@@ -118,7 +118,7 @@ def ablate(
         ByroteError: a head the model does not have, an unknown way, or a model whose edits cannot be relied on.
     """
     loaded, chosen = hooked(model), parse_heads(heads)
-    shown = _shown(loaded, chosen, stimulus, n_seq=n_seq, seed=seed)
+    shown = _shown(loaded, chosen, stimulus, n_seq=sequences, seed=seed)
     tokens = torch.from_numpy(shown.tokens)
     _refuse(edit_problem(loaded, tokens, patterns=how == "pattern_preserving"))
     clean = clean_run(loaded, tokens, layers={layer for layer, _ in chosen}, seed=seed)
@@ -131,13 +131,13 @@ def clamp(
     to: str | Float[np.ndarray, "*n_seq query_pos key_pos"] = "induction",
     *,
     stimulus: Stimulus | None = None,
-    n_seq: int = 32,
+    sequences: int = 32,
     seed: int = 0,
 ) -> Effect:
     """Force the attention of heads, all of them together, and measure the loss with and without.
 
     Args:
-        model, heads, stimulus, n_seq, seed: as for `ablate`.
+        model, heads, stimulus, sequences, seed: as for `ablate`.
         to: "induction" (on what followed earlier copies of the token, evenly), "previous_token", or a pattern of one's
             own, of weights at or before the query; a query whose weights are all 0 keeps its own attention.
 
@@ -148,7 +148,7 @@ def clamp(
         ByroteError: as for `ablate`; a pattern of another shape, or that looks ahead.
     """
     loaded, chosen = hooked(model), parse_heads(heads)
-    shown = _shown(loaded, chosen, stimulus, n_seq=n_seq, seed=seed)
+    shown = _shown(loaded, chosen, stimulus, n_seq=sequences, seed=seed)
     tokens = torch.from_numpy(shown.tokens)
     _refuse(edit_problem(loaded, tokens, patterns=True))
     pattern = _pattern(to, shown)
@@ -163,7 +163,7 @@ def graft(
     *,
     from_step: int,
     into_step: int,
-    n_seq: int = 32,
+    sequences: int = 32,
     seed: int = 0,
     device: str = "cpu",
     dtype: str = "float32",
@@ -174,7 +174,7 @@ def graft(
         series: holds both steps; or its path.
         heads: as for `ablate`.
         from_step, into_step: steps of it.
-        n_seq, seed: sequences of random repeated tokens, and the seed of all draws.
+        sequences, seed: how many sequences of random repeated tokens, and the seed of all draws.
         device, dtype: where and how the model runs.
 
     Returns:
@@ -185,7 +185,7 @@ def graft(
         ByroteError: a step or head there is not, or heads that share keys and values with others.
     """
     opened = series if isinstance(series, CheckpointSeries) else open_series(series)
-    sizes: Mapping[str, Any] = {"seed": seed, "n_seq": n_seq, "device": device, "dtype": dtype}
+    sizes: Mapping[str, Any] = {"seed": seed, "n_seq": sequences, "device": device, "dtype": dtype}
     return graft_steps(opened, from_step=from_step, into_step=into_step, heads=parse_heads(heads), **sizes)
 
 
@@ -214,7 +214,7 @@ def _shown(
             help="make one: br.Stimulus.from_tokens(ids, bos=0, copies=2)",
         )
     if stimulus is None and not (is_whole(n_seq) and n_seq > 0):
-        raise ByroteError(f"n_seq={n_seq!r} is not a number of sequences", help="give 8 or more")
+        raise ByroteError(f"sequences={n_seq!r} is not a number of sequences", help="give 8 or more")
     if stimulus is None:
         return repeated_stimulus(model, series_of_one(model.checkpoint), n_seq=n_seq, seed=seed)
     if stimulus.tokens.shape[1] > shape.n_ctx or stimulus.tokens.max() >= shape.d_vocab:

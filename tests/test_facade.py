@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 import byrote as br
+from byrote.cli.command import commands
+from byrote.cli.main import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = (
@@ -105,10 +109,47 @@ def test_code_in_the_readme_uses_names_that_are_there() -> None:
         (lambda run: br.group("a", 3), "3 is neither results nor the path of some"),
         (lambda run: br.group("a", f"{run}/seed*"), "matches no folder"),
         (lambda run: br.ablate(run, []), "no head is named"),
-        (lambda run: br.ablate(run, "L1H0", n_seq=-3), "n_seq=-3 is not a number of sequences"),
+        (lambda run: br.ablate(run, "L1H0", sequences=-3), "sequences=-3 is not a number of sequences"),
         (lambda run: br.Stimulus.from_tokens([[1, 2]], copies=10**9), "not a number of copies"),
     ],
 )
 def test_a_mistake_in_a_notebook_is_one_error_with_advice(call, words, lab_series):
     with pytest.raises(br.ByroteError, match=words):
         call(lab_series(1))
+
+
+# An option that has another name in Python, or none there: why.
+OTHERWISE = {
+    "from": "from_step: a word of Python",
+    "into": "into_step: as from_step",
+    "disk-budget": "disk_budget_bytes: another unit",
+    "threads": "of the process: torch.set_num_threads",
+    "group": "compare_groups takes groups",
+    "top": "of the table that is printed",
+    "expect": "a gate: byrote check",
+    "open": "a browser is opened",
+    "losses": "with_losses(series, read_losses(file))",
+    "loss-name": "as losses",
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "functions"),
+    [
+        ("graft", (br.graft, br.open_series)),
+        ("import", (br.import_scores,)),
+        ("export", (br.export,)),
+        ("compare", (br.compare,)),
+        ("scan", (br.open_series,)),
+    ],
+)
+def test_an_option_has_one_name_on_the_command_line_and_in_python(verb, functions):
+    command = dict(commands(click.Context(cli, info_name="byrote")))[f"byrote {verb}"]
+    names = {
+        max(param.opts, key=len).removeprefix("--")
+        for param in command.params
+        if isinstance(param, click.Option) and not param.hidden
+    }
+    names -= {"table", "csv", "json", "jsonl", "quiet", "verbose", "no-color", "traceback", "help"}
+    taken = {name.replace("_", "-") for function in functions for name in inspect.signature(function).parameters}
+    assert names - taken <= OTHERWISE.keys(), sorted(names - taken)

@@ -148,7 +148,7 @@ class Opening:
             opened.series = open_runs(
                 list(paths),
                 on_broken=lambda path, error: opened.broken.append((path, error)),
-                base=self.base_model,
+                base_model=self.base_model,
                 step_map=self.step_map,
                 allow_download=self.allow_download,
                 disk_budget_bytes=None if self.disk_budget is None else int(self.disk_budget * 1e9),

@@ -363,9 +363,10 @@ def _refuse_sharded(model: nn.Module) -> None:
 
 
 def _as_settings(text: str) -> str:
-    """What a text asks for, in the names of settings: `--sequences 16` is `n_seq=16`, `--text FILE` is `text=FILE`."""
+    """What a text asks for, in the names of settings: `--sequences 16` is `sequences=16`, `--text FILE` is `text=FILE`."""
     for one in fields(SweepConfig):
-        text = text.replace(f"--{one.metadata.get('called', one.name)} ", f"{one.name}=")
+        called = one.metadata.get("called", one.name)
+        text = text.replace(f"--{called} ", f"{called}=")
     return text
 
 

@@ -122,7 +122,7 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
 
 def _taken(format: Format, options: dict[str, Any]) -> dict[str, Any]:
     """The options this format's `discover` accepts; a base or a part that would go unused is refused."""
-    for option in ("base", "part"):
+    for option in ("base_model", "part"):
         if options.get(option) is not None and option not in format.options:
             raise CheckpointError(
                 f"{option}={str(options[option])!r} does not apply to a series of format {format.name}",

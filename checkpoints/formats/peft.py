@@ -1,7 +1,7 @@
 """Series of LoRA adapters over one base model: `checkpoint-N/` with adapter_config.json and adapter_model.safetensors.
 
 A step's weights are the base's with the adapter merged in; the builder does that. The base is found where the
-adapter's config says (`base_model_name_or_path`), or where `base` says.
+adapter's config says (`base_model_name_or_path`), or where `base_model` says.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def sniff(path: Path) -> bool:
     return (path / CONFIG).is_file() or any((child / CONFIG).is_file() for child in step_folders(path))
 
 
-def discover(path: Path, *, base: str | Path | None = None) -> CheckpointSeries:
+def discover(path: Path, *, base_model: str | Path | None = None) -> CheckpointSeries:
     """List every adapter step; what cannot be read or merged becomes a gap.
 
     Raises:
-        CheckpointError: `base` is not a model folder.
+        CheckpointError: `base_model` is not a model folder.
     """
     alone = not any((child / CONFIG).is_file() for child in step_folders(path))
-    given = _base_model(Path(base), origin="base") if base is not None else None
+    given = _base_model(Path(base_model), origin="base_model") if base_model is not None else None
     series = assemble_folders(
         path,
         FORMAT.name,
@@ -138,7 +138,7 @@ def _named_base(folder: Path, config: dict[str, Any]) -> tuple[Path, str]:
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise CheckpointError(
-            f"{CONFIG} names no base model", help="give it: --base-model FOLDER (base=PATH in Python)"
+            f"{CONFIG} names no base model", help="give it: --base-model FOLDER (base_model=PATH in Python)"
         )
     for start in (folder, folder.parent, folder.parent.parent, Path()):
         if (start / name / "config.json").is_file():
@@ -152,7 +152,7 @@ def _named_base(folder: Path, config: dict[str, Any]) -> tuple[Path, str]:
             pass  # said below: the base is not on this machine
     raise CheckpointError(
         f"its base model {name!r} is not on this machine",
-        help="give its folder: --base-model FOLDER (base=PATH in Python)",
+        help="give its folder: --base-model FOLDER (base_model=PATH in Python)",
     )
 
 
@@ -178,6 +178,6 @@ FORMAT = Format(
     discover,
     builder="peft",
     reads="LoRA adapters (adapter_config.json and adapter_model.safetensors)",
-    options=frozenset({"base"}),
+    options=frozenset({"base_model"}),
     also_described_by=CONFIG,
 )

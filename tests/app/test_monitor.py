@@ -241,7 +241,7 @@ def test_what_is_not_measured_is_said_in_the_names_of_settings(tmp_path):
     model, chosen = start(), {"probes": ("induction", "held_out_loss"), "n_seq": 8, "budget_frac": None}
     with br.Monitor(model, every=1, out=tmp_path, say=said.append, **chosen) as monitor:
         monitor(0)
-    assert any("give n_seq=16 or more" in line for line in said), "\n".join(said)
+    assert any("give sequences=16 or more" in line for line in said), "\n".join(said)
     assert any(
         "held_out_loss is not measured" in line and "give it with text=FILE" in line for line in said
     ), said

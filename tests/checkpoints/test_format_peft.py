@@ -202,16 +202,16 @@ def test_relative_bases(bases, tmp_path, monkeypatch, written):
 
 def test_the_base_can_be_given(bases, tmp_path):
     write_step(tmp_path / "checkpoint-1", bases["llama"], seed=1, names="someone/gone")
-    with pytest.raises(CheckpointError, match=r"base model 'someone/gone' is not on this machine.*base=PATH"):
+    with pytest.raises(CheckpointError, match=r"base model 'someone/gone' is not on this machine.*base_model=PATH"):
         open_series(tmp_path)
-    given = open_series(tmp_path, base=bases["llama"])
+    given = open_series(tmp_path, base_model=bases["llama"])
     edit_config(tmp_path / "checkpoint-1", base_model_name_or_path=str(bases["llama"]))
     named = open_series(tmp_path)
     assert torch.equal(load_fresh(given[0]).logits(TOKENS), load_fresh(named[0]).logits(TOKENS))
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
-        open_series(tmp_path, base=tmp_path / "nowhere")
+        open_series(tmp_path, base_model=tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="does not apply to a series of format hf"):
-        open_series(bases["llama"], base=bases["llama"])
+        open_series(bases["llama"], base_model=bases["llama"])
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_the_base_can_be_given(bases, tmp_path):
         ({"init_lora_weights": "olora"}, "olora"),
         ({"layer_replication": [[0, 2]]}, "uses layer_replication"),
         ({"trainable_token_indices": [1]}, "uses trainable_token_indices"),
-        ({"base_model_name_or_path": None}, "names no base model.*base=PATH"),
+        ({"base_model_name_or_path": None}, "names no base model.*base_model=PATH"),
         ({"base_model_name_or_path": "/no/such/base"}, "'/no/such/base' is not on this machine"),
     ],
 )
@@ -273,7 +273,7 @@ def test_an_adapter_beside_a_whole_model_is_neither(bases, tmp_path):
     assert series.steps == (2,)
     assert "a whole model is there" in series.gaps[0].reason
     with pytest.raises(CheckpointError, match="holds an adapter"):
-        open_series(tmp_path / "run", base=run / "checkpoint-1")
+        open_series(tmp_path / "run", base_model=run / "checkpoint-1")
 
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
@@ -351,7 +351,7 @@ def test_identity_covers_the_base(bases, tmp_path):
     save_file({k: v + 1 for k, v in tensors.items()}, other / "model.safetensors", metadata={"format": "pt"})
     run = write_run(tmp_path / "run", bases["llama"], (10,))
     ids = {
-        fingerprint(tensor_hashes(open_series(run, base=base)[0]))
+        fingerprint(tensor_hashes(open_series(run, base_model=base)[0]))
         for base in (bases["llama"], other, bases["llama"])
     }
     assert len(ids) == 2

@@ -42,7 +42,7 @@ def stimuli(model):
 def test_one_head_ablated_has_the_numbers_of_the_probe(model, stimuli, how):
     probe = ablation(model, stimuli, seed=3)
     for layer, head in ((0, 0), (1, 0), (1, 3)):
-        found = br.ablate(model, head_label(layer, head), how, n_seq=N_SEQ, seed=3)
+        found = br.ablate(model, head_label(layer, head), how, sequences=N_SEQ, seed=3)
         np.testing.assert_allclose(found.samples, probe[how].samples[:, layer, head], atol=1e-6)
         assert found.change == pytest.approx(found.samples.mean()) and found.lo <= found.change <= found.hi
         np.testing.assert_allclose(found._of("clean").value, probe["clean"].samples.mean(), atol=1e-6)
@@ -52,36 +52,36 @@ def test_one_head_clamped_has_the_numbers_of_the_probe(model, stimuli):
     probe = clamp(model, stimuli, seed=3)
     pos = stimuli["repeated_random"].tokens.shape[1]
     for to in ("induction", "previous_token"):
-        found = br.clamp(model, (1, 2), to, n_seq=N_SEQ, seed=3)
+        found = br.clamp(model, (1, 2), to, sequences=N_SEQ, seed=3)
         np.testing.assert_allclose(found.samples, probe[to].samples[:, 1, 2], atol=1e-6)
-    same = br.clamp(model, "L1H2", np.diag(np.ones(pos - 1), -1), n_seq=N_SEQ, seed=3)
+    same = br.clamp(model, "L1H2", np.diag(np.ones(pos - 1), -1), sequences=N_SEQ, seed=3)
     np.testing.assert_array_equal(same.samples, found.samples)
 
 
 def test_heads_are_changed_together_and_the_model_stays_as_it_was(model):
-    one = br.ablate(model, "L1H0", n_seq=N_SEQ)
-    both = br.ablate(model, ["L1H0", (1, 1)], n_seq=N_SEQ)
+    one = br.ablate(model, "L1H0", sequences=N_SEQ)
+    both = br.ablate(model, ["L1H0", (1, 1)], sequences=N_SEQ)
     stimulus = repeated_stimulus(model, series_of_one(model.checkpoint), n_seq=N_SEQ)
     how = {"kind": "mean", "measure": later_blocks(stimulus), "seed": 0}
     (same,) = set_changes(model, torch.from_numpy(stimulus.tokens), [[(1, 0), (1, 1)]], **how)
     np.testing.assert_allclose(both.samples, same, atol=1e-6)
     assert abs(both.change - one.change) > 0.01
     assert set(both.rows["heads"]) == {"L1H0,L1H1"}
-    again = br.ablate(model, "L1H0", n_seq=N_SEQ)
+    again = br.ablate(model, "L1H0", sequences=N_SEQ)
     np.testing.assert_array_equal(again.samples, one.samples)
 
 
 def test_an_effect_says_itself(model):
-    found = br.ablate(model, "L1H0", n_seq=N_SEQ)
+    found = br.ablate(model, "L1H0", sequences=N_SEQ)
     assert repr(found).startswith("L1H0 ablated (mean): loss on repeated tokens ")
     assert repr(found).endswith("n=12") and "[" in repr(found)
     assert "<table" in found._repr_html_() and len(repr(found)) < 160
 
 
 def test_checkpoints_paths_and_models_in_memory_are_taken(model, place):
-    there = br.ablate(model, "L1H0", "zero", n_seq=N_SEQ)
+    there = br.ablate(model, "L1H0", "zero", sequences=N_SEQ)
     for other in (place, br.open_series(place)[0], model.bridge):
-        np.testing.assert_array_equal(br.ablate(other, "L1H0", "zero", n_seq=N_SEQ).samples, there.samples)
+        np.testing.assert_array_equal(br.ablate(other, "L1H0", "zero", sequences=N_SEQ).samples, there.samples)
 
 
 def test_graft_of_a_path(tmp_path):
@@ -90,7 +90,7 @@ def test_graft_of_a_path(tmp_path):
     from byrote.probes.circuits.graft import graft_steps
 
     place = write_lab_series(tmp_path / "tiny", (0, 1))
-    found = br.graft(place, "L1H0", from_step=1, into_step=0, n_seq=8, seed=2)
+    found = br.graft(place, "L1H0", from_step=1, into_step=0, sequences=8, seed=2)
     series = br.open_series(place)
     same = graft_steps(series, from_step=1, into_step=0, heads=[(1, 0)], n_seq=8, seed=2)
     assert found.equals(same) and {"lo", "hi", "n"} <= set(found.columns)
