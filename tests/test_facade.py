@@ -151,5 +151,7 @@ def test_an_option_has_one_name_on_the_command_line_and_in_python(verb, function
         if isinstance(param, click.Option) and not param.hidden
     }
     names -= {"table", "csv", "json", "jsonl", "quiet", "verbose", "no-color", "traceback", "help"}
-    taken = {name.replace("_", "-") for function in functions for name in inspect.signature(function).parameters}
+    taken = {
+        name.replace("_", "-") for function in functions for name in inspect.signature(function).parameters
+    }
     assert names - taken <= OTHERWISE.keys(), sorted(names - taken)

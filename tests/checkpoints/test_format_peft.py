@@ -202,7 +202,9 @@ def test_relative_bases(bases, tmp_path, monkeypatch, written):
 
 def test_the_base_can_be_given(bases, tmp_path):
     write_step(tmp_path / "checkpoint-1", bases["llama"], seed=1, names="someone/gone")
-    with pytest.raises(CheckpointError, match=r"base model 'someone/gone' is not on this machine.*base_model=PATH"):
+    with pytest.raises(
+        CheckpointError, match=r"base model 'someone/gone' is not on this machine.*base_model=PATH"
+    ):
         open_series(tmp_path)
     given = open_series(tmp_path, base_model=bases["llama"])
     edit_config(tmp_path / "checkpoint-1", base_model_name_or_path=str(bases["llama"]))

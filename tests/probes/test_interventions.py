@@ -81,7 +81,9 @@ def test_an_effect_says_itself(model):
 def test_checkpoints_paths_and_models_in_memory_are_taken(model, place):
     there = br.ablate(model, "L1H0", "zero", sequences=N_SEQ)
     for other in (place, br.open_series(place)[0], model.bridge):
-        np.testing.assert_array_equal(br.ablate(other, "L1H0", "zero", sequences=N_SEQ).samples, there.samples)
+        np.testing.assert_array_equal(
+            br.ablate(other, "L1H0", "zero", sequences=N_SEQ).samples, there.samples
+        )
 
 
 def test_graft_of_a_path(tmp_path):
