@@ -41,7 +41,8 @@ def visible(text: object) -> str:
     Control, direction-changing, private and unassigned characters become U+FFFD, so that nothing can hide or reorder
     what follows it; line breaks and tabs become spaces.
     """
-    return "".join(_visible(char) for char in str(text))
+    whole = str(text)
+    return whole if whole.isprintable() else "".join(_visible(char) for char in whole)
 
 
 def as_html(text: object) -> str:

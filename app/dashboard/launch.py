@@ -38,8 +38,8 @@ ANSWERS_WITHIN_S = 5.0
 # are let go at once: those are mapped one by one and given back, instead of leaving holes in a heap.
 ALLOCATOR = {
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "262144",
-    "MALLOC_TRIM_THRESHOLD_": "262144",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_TRIM_THRESHOLD_": "4194304",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 SCRIPT = Path(__file__).with_name("entry") / "byrote_dashboard_script.py"

@@ -34,7 +34,8 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
         A grid with a cross where a probe failed; hover gives counts and reasons. The table has a row per probe and
         a column per step.
     """
-    probes, steps, grid, words = coverage_grid(results)
+    probes, steps, grid = coverage_grid(results)
+    words = _hover(results, probes, steps)
     failed = [(x, y) for y, row in enumerate(grid) for x, value in enumerate(row) if value == 1]
     places = {"x": list(range(len(steps))), "y": list(range(len(probes))), "xgap": 1, "ygap": 2}
     traces = [heatmap(grid.tolist(), hover=words, **places)]
@@ -70,33 +71,44 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     )  # fmt: skip
 
 
-def coverage_grid(
-    results: Any,
-) -> tuple[list[str], list[int], Int[np.ndarray, "probe step"], list[list[str]]]:
-    """(probes, steps, [probe][step] index into COVERED, hover words)."""
+def coverage_grid(results: Any) -> tuple[list[str], list[int], Int[np.ndarray, "probe step"]]:
+    """(probes, steps, [probe][step] index into COVERED)."""
     probes = list(dict.fromkeys(probe for probe, _ in results.kinds if probe in REGISTRY))
     steps = list(results.all_steps)
-    found = _counts(results)
-    gaps = gap_reasons(results)
-    grid = np.zeros((len(probes), len(steps)), dtype=int)
-    words = [[""] * len(steps) for _ in probes]
-    for y, probe in enumerate(probes):
-        for x, step in enumerate(steps):
-            name = f"{probe_name(probe)}, step {step_number(step)}"
-            if (probe, step) not in found:
-                grid[y, x] = 1 if step in gaps else 0
-                words[y][x] = markup(f"{name}: {gaps.get(step) or 'not run'}", limit=300)
-                continue
-            good, total, reason = found[probe, step]
-            grid[y, x] = 3 if good == total else 2 if good else 1
-            why = "" if good == total else f": {reason}"
-            words[y][x] = markup(f"{name}: {good:,} of {total:,} values{why}", limit=300)
-    return probes, steps, grid, words
+    found, gaps = _counts(results), gap_reasons(results)
+
+    def covered(probe: str, step: int) -> int:
+        if (probe, step) not in found:
+            return 1 if step in gaps else 0
+        good, total, _ = found[probe, step]
+        return 3 if good == total else 2 if good else 1
+
+    grid = np.array([[covered(probe, step) for step in steps] for probe in probes], dtype=int)
+    return probes, steps, grid.reshape(len(probes), len(steps))
+
+
+def _hover(results: Any, probes: list[str], steps: list[int]) -> list[list[str]]:
+    """[probe][step] how many values there are, and why not all of them."""
+    found, gaps = _counts(results), gap_reasons(results)
+
+    def words(probe: str, step: int) -> str:
+        name = f"{probe_name(probe)}, step {step_number(step)}"
+        if (probe, step) not in found:
+            return markup(f"{name}: {gaps.get(step) or 'not run'}", limit=300)
+        good, total, reason = found[probe, step]
+        why = "" if good == total else f": {reason}"
+        return markup(f"{name}: {good:,} of {total:,} values{why}", limit=300)
+
+    return [[words(probe, step) for step in steps] for probe in probes]
 
 
 def _counts(results: Any) -> dict[tuple[str, int], tuple[int, int, str]]:
     """(probe, step) -> (valid values, all values, a reason for those that are not)."""
-    rows = results.outcomes
-    rows = rows.assign(good=rows["count"].where(rows["valid"], 0), reason=rows["reason"].fillna(""))
-    found = rows.groupby(["probe", "step"]).agg({"good": "sum", "count": "sum", "reason": "max"})
-    return {(p, int(s)): (int(good), int(n), why) for (p, s), good, n, why in found.itertuples(name=None)}
+    at, rows = ["probe", "step"], results.outcomes
+    good = rows["count"].where(rows["valid"], 0)
+    counts = rows.assign(good=good).groupby(at)[["good", "count"]].sum()
+    reasons = rows.dropna(subset="reason").groupby(at)["reason"].max().to_dict()
+    return {
+        (p, int(s)): (int(n_good), int(n), reasons.get((p, s), ""))
+        for (p, s), n_good, n in counts.itertuples(name=None)
+    }

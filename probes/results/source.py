@@ -29,7 +29,7 @@ WORDS = ("run", "probe", "metric", "reason")
 _NARROW = ("layer", "head", "src_layer", "src_head", "position", "n")
 _INDEXED = ("step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "position")
 _SHORT_ROWS = 8192  # metrics of at most so many rows are cached once one of them was read
-_ROWS_AT_ONCE = 65536
+_ROWS_AT_ONCE = 16384  # of a column of numbers 128 KiB: room that the allocator has at hand
 
 
 @dataclass(frozen=True)

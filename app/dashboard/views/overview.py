@@ -110,7 +110,7 @@ def _in_part(run: Results) -> list[Missing]:
 
     What follows from other probes' numbers is not listed where these are missing: measuring them brings it back.
     """
-    probes, steps, grid, _ = coverage_grid(run)
+    probes, steps, grid = coverage_grid(run)
     unread = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     reasons = _reasons(run)
     stories: dict[tuple[str, tuple[int, ...]], list[str]] = {}
@@ -315,7 +315,11 @@ def _missing(view: View) -> None:
     if not found:
         st.caption("Nothing is missing: every checkpoint has every probe that is measured by default.")
         return
-    with st.expander(f"What is missing: {counted(len(found), 'thing')}", icon=":material/help_center:"):
+    label = f"What is missing: {counted(len(found), 'thing')}"
+    box = st.expander(label, icon=":material/help_center:", key="missing", on_change="rerun")
+    if not box.open:
+        return  # commands are what takes a browser longest to show, and few look
+    with box:
         for one in found[:MAX_MISSING]:
             st.markdown(f"**{literal(one.what, limit=400)}**: {literal(one.why, limit=400)}")
             if one.help:

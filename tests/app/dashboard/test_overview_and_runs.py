@@ -228,7 +228,10 @@ def test_a_reason_that_asks_for_a_file_becomes_a_command_with_its_place(tmp_path
 def test_the_page_tells_what_is_missing_and_says_when_nothing_is(open_page, two_runs, monkeypatch):
     at = open_page("overview", two_runs, run="repeated")
     (box,) = [e for e in at.expander if "missing" in e.label]
-    assert box.label == "What is missing: 2 things"
+    assert box.label == "What is missing: 2 things" and not box.code  # drawn when it is opened
+    at.session_state["missing"] = True
+    at.run()
+    (box,) = [e for e in at.expander if "missing" in e.label]
     assert "Prefix matching, step 10: not measured: attention is not causal" in said(at).replace("**", "")
     assert any(code.value.startswith("byrote run runs/repeated -p ") for code in box.code)
     monkeypatch.setattr(overview, "resolve", lambda names: ())
