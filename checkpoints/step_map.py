@@ -53,7 +53,7 @@ def read_step_map(file: Path) -> dict[str, int]:
     for (one, step), following in zip(list(found.items())[:-1], list(found)[1:], strict=True):
         if steps.count(step) > 1 and found[following] == step:
             raise CheckpointError(
-                f"{file}: {one} and {following} are both step {step}", help="one checkpoint a step"
+                f"{file}: {one} and {following} are both step {step}", help="there is one checkpoint per step"
             )
     return found
 

@@ -76,7 +76,7 @@ def group(name: str, runs: Iterable[Table]) -> Group:
     if differing:
         raise ByroteError(
             f"the runs of group {name!r} differ in more than their seeds: {listed(differing)}",
-            help="put them into groups of their own, or correct byrote.toml beside their results",
+            help="put them into separate groups, or correct byrote.toml beside their results",
         )
     _refuse_twins(name, runs)
     return Group(clean(name, limit=80), tuple(runs))

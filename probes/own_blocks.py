@@ -75,7 +75,7 @@ def blocks_of(given: Path | str | Stimulus) -> tuple[np.ndarray, str]:
     if body.ndim != 2 or len(body) < MIN_BLOCKS:
         raise ByroteError(
             f"{where} holds {len(body) if body.ndim == 2 else 1} sequences, and an interval needs {MIN_BLOCKS}",
-            help="give one block a row",
+            help="give one block per row",
         )
     if (period(body) or body.shape[1]) < 2:
         raise ByroteError(
@@ -89,7 +89,7 @@ def _ids_of(file: Path) -> np.ndarray:
     if file.suffix.lower() not in (".npy", ".safetensors"):
         raise ByroteError(
             f"{file.name} is not a file of token ids",
-            help='give a .npy or .safetensors file: numpy.save("blocks.npy", ids), one block a row',
+            help='give a .npy or .safetensors file: numpy.save("blocks.npy", ids), one block per row',
         )
     try:
         return id_array(file)

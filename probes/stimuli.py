@@ -317,7 +317,7 @@ def _with_counts(
 
 def _given(tokens: np.ndarray | None, what: str, option: str) -> np.ndarray:
     if tokens is None or not len(tokens):
-        raise ByroteError(f"no {what} for this series: give it with {option}", help=f"give it with {option}")
+        raise ByroteError(f"no {what} for this series: add {option}", help=f"add {option}")
     return tokens
 
 

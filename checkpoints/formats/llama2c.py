@@ -149,7 +149,7 @@ def header_of(path: Path) -> Header:
     if header is None:
         raise CheckpointError(
             f"{path.name} has {path.stat().st_size:,} bytes, and its first 28 bytes describe no llama2.c model of that size",
-            help="was it cut short? Export it again: python export.py FILE.bin --checkpoint ckpt.pt --version 1",
+            help="was it truncated? Export it again: python export.py FILE.bin --checkpoint ckpt.pt --version 1",
         )
     return header
 

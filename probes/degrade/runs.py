@@ -194,7 +194,7 @@ def values_of(run: Results, probe: str, metric: str, step: int) -> Float[np.ndar
     if len(mine) != 1:
         raise ByroteError(
             f"{probe}/{metric} of {run.run} at step {step} is not one number of the whole model",
-            help=f"of heads name the strongest: {probe}/{BEST_HEAD}"
+            help=f"for heads, name the strongest: {probe}/{BEST_HEAD}"
             if run.info(probe).kind == "head"
             else f"measure it: byrote run ... -p {probe}",
         )

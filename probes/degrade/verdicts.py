@@ -74,7 +74,7 @@ class Rule:
         if self.direction == "stays" and (self.kind == "ranks" or self.smallest == 0):
             raise ByroteError(
                 "a claim of no change needs means and a smallest effect above 0",
-                help="say from what size on a change would matter",
+                help="give the size from which a change would matter",
             )
 
     @property

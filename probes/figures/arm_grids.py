@@ -131,7 +131,7 @@ def _same_heads(
     if len(shapes) > 1:
         said = [f"{layers} layers of {heads} heads" for layers, heads in sorted(shapes)]
         raise ByroteError(
-            f"the runs have models of {len(shapes)} shapes ({listed(said)}), and heads stand in one place in every panel",
+            f"the runs have models of {len(shapes)} shapes ({listed(said)}), and heads must have the same place in every panel",
             help="draw runs of one size at a time",
         )
     observed = {run.run: head_observations(run, probe, metric) for run in runs}

@@ -237,7 +237,7 @@ def _requested(
     found = [subject(one, probe, metric) for one in runs]
     if len({what[1:] for what in found}) > 1:
         raise ByroteError(
-            "one figure draws one metric of one probe, and several were given", help="draw them apart"
+            "one figure draws one metric of one probe, and several were given", help="draw them separately"
         )
     name = base if base is None or isinstance(base, str) else found[0][0].run
     return [results for results, _, _ in found], *found[0][1:], name

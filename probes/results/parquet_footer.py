@@ -66,7 +66,7 @@ def schema_nodes(footer: bytes) -> int:
     try:
         return len(_Compact(footer).struct(0).get(_SCHEMA, []))
     except (IndexError, TypeError) as error:
-        raise ValueError(f"it is no footer of a parquet file ({type(error).__name__})") from None
+        raise ValueError(f"it is not a footer of a parquet file ({type(error).__name__})") from None
 
 
 class _Compact:
@@ -135,7 +135,7 @@ class _Compact:
     def _fitting(self, length: int) -> int:
         """A length, if as many bytes are left: whatever is counted takes one at least."""
         if length > len(self._data) - self._at:
-            raise ValueError("it is cut short, or claims more than there is")
+            raise ValueError("it is truncated, or claims more than the file holds")
         return length
 
     def _varint(self) -> int:

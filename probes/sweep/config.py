@@ -111,7 +111,7 @@ class SweepConfig:
     stimulus: Any = field(  # a path, or a `Stimulus` of one's own
         default=None,
         metadata=shown(
-            "Blocks of your own in place of random tokens: token ids, one block a row (.npy, .safetensors). Each is shown two "
+            "Blocks of your own in place of random tokens: token ids, one block per row (.npy, .safetensors). Each is shown two "
             "to four times, or as often as its row repeats it.",
             path=_A_FILE,
         ),

@@ -281,7 +281,7 @@ class _Windows:
         if differing:
             raise ByroteError(
                 f"the natural text ({source}) was drawn with {', '.join(differing)}: give it again with --text FILE",
-                help="or ask as before",
+                help="or repeat the earlier command",
             )
         sources = {**base.sources, "natural": source}
         return replace(base, natural=tokens, contexts=contexts, sources=sources), notes

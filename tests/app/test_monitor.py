@@ -242,6 +242,4 @@ def test_what_is_not_measured_is_said_in_the_names_of_settings(tmp_path):
     with br.Monitor(model, every=1, out=tmp_path, say=said.append, **chosen) as monitor:
         monitor(0)
     assert any("give sequences=16 or more" in line for line in said), "\n".join(said)
-    assert any(
-        "held_out_loss is not measured" in line and "give it with text=FILE" in line for line in said
-    ), said
+    assert any("held_out_loss is not measured" in line and "add text=FILE" in line for line in said), said

@@ -163,7 +163,7 @@ def test_without_text_nothing_is_run_and_the_option_is_named(series, tmp_path, m
     )
     results = run(series, tmp_path / "out").results
     assert results.meta["status"] == "complete"
-    assert set(results.frame["reason"]) == {"no natural text for this series: give it with --text FILE"}
+    assert set(results.frame["reason"]) == {"no natural text for this series: add --text FILE"}
     assert set(zip(results.frame["probe"], results.frame["metric"], strict=True)) == {
         (name, metric) for name in NATURAL for metric in REGISTRY[name].metrics
     }

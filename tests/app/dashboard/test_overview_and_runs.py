@@ -215,7 +215,7 @@ def test_a_reason_that_asks_for_a_file_becomes_a_command_with_its_place(tmp_path
     from byrote.probes.registry import lookup
     from byrote.probes.results.schema import not_measured
 
-    why = "no training members for this series: give it with --members FILE"
+    why = "no training members for this series: add --members FILE"
     units = {s: [*ms, *(not_measured(lookup(p), m, why) for p, m in (("mem_gap", "gap"), ("extraction", "rate")))]
              for s, ms in rising().items()}  # fmt: skip
     write_results(tmp_path, "bare", units)
