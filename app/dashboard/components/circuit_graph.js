@@ -8,8 +8,6 @@ const STRONGEST = 24, OF_SELECTED = 8; // edges drawn between groups, and furthe
 const BANDS = 8, ROWS = 3, ROW_HEIGHT = 21, CELL_HEIGHT = 84, HALF_CELL = 100; // groups of layers; heads of a cell stand in two columns of so many
 // Between groups edges run like lines of a metro map: in the gutter left of a column and between groups of layers, where no name stands.
 const LANES = 8, LANE = 3, TO_GUTTER = 14, CORNER = 5;
-// Columns from left to right, roughly as a circuit runs; "" is what nothing says.
-const FLOW = ["previous-token head", "looks back", "rests on position 0", "none of these", "", "matches prefixes", "induction head"];
 const label = (layer, head) => `L${layer}H${head}`;
 const drawn = (tag, attributes = {}, ...children) => {
   const made = document.createElementNS(SVG, tag);
@@ -144,7 +142,7 @@ class Graph {
   buildGroups({ layers, heads, steps, edges, roles }) {
     const size = layers * heads, present = new Set();
     edges.forEach((some, i) => some.forEach((edge) => edge.slice(0, 2).forEach((at) => present.add(roles[this.roles[i * size + at]] ?? ""))));
-    this.columns = FLOW.filter((role) => present.has(role));
+    this.columns = this.data.flow.filter((role) => present.has(role));
     this.perBand = Math.ceil(layers / Math.min(BANDS, layers));
     const bands = Math.ceil(layers / this.perBand);
     this.radius = 7;

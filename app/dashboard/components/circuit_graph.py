@@ -13,8 +13,21 @@ from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
 from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, ROLE_TOKENS, WAY_NAMES, Wiring, path_words
 from byrote.probes.figures.theme import TOKENS
-from byrote.probes.head_roles import ROLES, UNKNOWN, role_codes
+from byrote.probes.head_roles import (
+    INDUCTION,
+    LOOKS_BACK,
+    MATCHES,
+    NONE,
+    PREVIOUS,
+    RESTS,
+    ROLES,
+    UNKNOWN,
+    role_codes,
+)
 from byrote.probes.results import Results
+
+# Columns of a graph of many heads, from left to right roughly as a circuit runs; "" is what nothing says.
+FLOW = [PREVIOUS, LOOKS_BACK, RESTS, NONE, "", MATCHES, INDUCTION]
 
 
 def graph_data(
@@ -44,6 +57,7 @@ def graph_data(
         "path_color": TOKENS["series1"][0 if theme == "light" else 1],
         "scores": _scores(run, state.probe, state.metric),
         "roles": list(ROLES),
+        "flow": FLOW,
         "role_of": _roles(run),
         "role_colors": [TOKENS[ROLE_TOKENS[role]][0 if theme == "light" else 1] for role in ROLES],
     }
