@@ -160,18 +160,34 @@ def marks(results: Table, found: Onset) -> list[tuple[int, str]]:
 
 
 def strongest_scores(results: Sequence[Table]) -> str:
-    """The strongest head of the best known head probe at the last step of each run."""
+    """The strongest head of the best known head probe at the last step of each run; of many runs, of each arm."""
     known = [*featured(), *(name for name, info in REGISTRY.items() if info.kind == "head")]
     probe = next((p for p in known if any(r.has(p, "score", valid=True) for r in results)), None)
     if probe is None:
         counted_steps = sum(len(r.steps) for r in results)
         return f"Scores of {counted(len(results), 'run')} over {counted(counted_steps, 'checkpoint')}"
+    if len(results) > MAX_RUNS_NAMED and (arms := _strongest_of_arms(results, probe)):
+        return f"Strongest {probe_name(probe)}, median of the seeds: {listed(arms, between='; ')}"
     parts = []
     for r in results[:MAX_RUNS_NAMED]:
         for best in r.ranked(probe, "score").head(1).itertuples(index=False):
             score = interval(best.value, best.lo, best.hi)
             parts.append(f"{run_name(r.run)} {score} ({best.label}, step {step_number(best.step)})")
     return f"Strongest {probe_name(probe)}: {'; '.join(parts) or 'not measured at the last step'}"
+
+
+def _strongest_of_arms(results: Sequence[Table], probe: str) -> list[str]:
+    """``unique 0.44 (0.39 to 0.52 over 8 seeds)`` for each arm, highest first; [] where runs declare none or none has several seeds."""
+    values: dict[str | None, list[float]] = {}
+    for r in results:
+        for best in r.ranked(probe, "score").head(1).itertuples(index=False):
+            values.setdefault(r.facts.arm, []).append(float(best.value))
+    if None in values or all(len(some) == 1 for some in values.values()):
+        return []
+    return [
+        f"{clean(arm)} {number(float(np.median(some)))} ({number(min(some))} to {number(max(some))} over {counted(len(some), 'seed')})"
+        for arm, some in sorted(values.items(), key=lambda pair: -float(np.median(pair[1])))
+    ]
 
 
 def at_end(results: Table) -> Iterator[str]:

@@ -8,13 +8,20 @@ from dataclasses import replace
 import numpy as np
 
 from byrote.dashboard.library import run_cache
-from byrote.probes.findings import marks
+from byrote.probes.findings import marks, runs
 from byrote.probes.results import Results
 from byrote.probes.results.curve import curves_of
 from byrote.probes.rules import HALF_RISEN
 from byrote.probes.trajectory import Curve, Onset, crossings, onset
 from byrote.probes.trajectory.appearance import appeared
 from byrote.probes.wording import bracket, clean
+
+
+@run_cache(2)
+def happened(first: Results, *more: Results) -> str:
+    """What happened in these runs: the overview's title."""
+    opened = (first, *more)
+    return runs(opened, {run.run: run_onset(run) for run in opened})
 
 
 @run_cache(1)

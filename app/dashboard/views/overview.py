@@ -33,7 +33,6 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.coverage import COVERED, coverage_grid
 from byrote.probes.figures.select import main_metric
 from byrote.probes.findings import arm_words
-from byrote.probes.findings import runs as what_happened
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, interval, literal, probe_name, sentence_case, step_number
@@ -181,7 +180,7 @@ def draw(view: View, page: Drawing) -> None:
     """Key figures, the timeline, losses, coverage and the table of runs."""
     runs = view.beside(MAX_RUNS_DRAWN)
     told = runs if len(runs) == len(view.library.runs) else list(view.library.runs.values())
-    page.title(what_happened(told, {run.run: findings.run_onset(run) for run in told}))
+    page.title(findings.happened(*told))
     for broken in view.library.broken:
         problem(f"{broken.path}: {broken.reason}", broken.help)
     _key_figures(view)

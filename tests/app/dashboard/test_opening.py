@@ -104,3 +104,17 @@ def test_a_curve_of_noise_is_drawn_as_noise():
         0.02 / 2
     )  # of twenty smallest effects, 0.1 each
     assert max(on_its_range([0.0, 4.0], REGISTRY["induction_dla"], "score")) == 1.0
+
+
+def test_many_runs_without_verdicts_are_summed_up_by_arm(tmp_path, open_page):
+    for seed in range(3):
+        for name, top, arm in (("uni", 0.8, UNIQUE), ("rep", 0.2, REPEATED)):
+            units = {
+                step: [one for one in some if one.probe != "induction"]
+                for step, some in rising(top=top + 0.05 * seed).items()
+            }
+            write_results(tmp_path, f"{name}-{seed}", units, arm=arm, seed=seed)
+    assert heading(open_page("overview", tmp_path)) == (
+        "Strongest prefix matching, median of the seeds: unique 0.850 (0.800 to 0.900 over 3 seeds); "
+        "repeated f=0.5 P=64 0.250 (0.200 to 0.300 over 3 seeds)"
+    )
