@@ -13,7 +13,7 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
-from byrote.probes import findings
+from byrote.probes import findings_circuit
 from byrote.probes.figures.axis import axis_layout
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, empty, finish, note, scatter
 from byrote.probes.figures.cells import thinned
@@ -232,7 +232,7 @@ def circuit(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=max(320, 150 + 26 * n_layers)), title=title,
         subtitle=f"{shown} · {path_words(wired, way, step)}",
         alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {shown}. "
-        f"{findings.circuit(results, way=way, step=step)}.",
+        f"{findings_circuit.circuit(results, way=way, step=step)}.",
         look=look, table=lambda: edges_table(results, wired, way=way, step=step, least=least_z),
         counts=lambda: _counts(results, way, step),
     )  # fmt: skip

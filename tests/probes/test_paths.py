@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planted_series import head_metric, pair_metric, rising, write_results
 
-from byrote.probes import figures, findings
+from byrote.probes import figures, findings_circuit
 from byrote.probes.figures.circuit import CHANGE, wiring
 from byrote.probes.paths import paths
 from byrote.probes.results import Results
@@ -41,7 +41,7 @@ def results(tmp_path):
 
 
 def title(run: Results, way: str = "k") -> str:
-    return findings.circuit(run, way=way, step=LAST)
+    return findings_circuit.circuit(run, way=way, step=LAST)
 
 
 def test_the_headline_names_the_source_that_does_the_work_and_not_the_one_with_the_highest_z(results):

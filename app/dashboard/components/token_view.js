@@ -88,7 +88,7 @@ class Tokens {
       button.classList.toggle("locked", i === this.lock);
       button.classList.toggle("target", at !== null && Boolean(outward ? this.targets[at]?.has(i) : this.targets[i]?.has(at)));
       button.classList.toggle("out", at !== null && (outward ? i > at : i < at));
-      button.style.background = value > MANY ? `color-mix(in srgb, var(--st-primary-color) ${Math.round(78 * value)}%, transparent)` : "";
+      button.style.background = value > MANY ? `color-mix(in srgb, var(--st-primary-color) ${Math.round(56 * value)}%, transparent)` : "";
       button.querySelector(".bar").style.transform = `scaleX(${value > MANY ? value : 0})`;
       button.setAttribute("aria-pressed", String(i === this.lock));
       button.setAttribute("aria-label", at === null || i === at ? this.name(i) : `${this.name(i)} ${Math.round(100 * value)}%`);

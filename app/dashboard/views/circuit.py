@@ -22,7 +22,7 @@ from byrote.dashboard.page import (
 from byrote.dashboard.query_params import words_of
 from byrote.probes.figures import Figure
 from byrote.probes.figures.circuit import CHANGE, WAY_NAMES, Wiring, edges_table
-from byrote.probes.findings import circuit
+from byrote.probes.findings_circuit import circuit
 from byrote.probes.paths import paths
 from byrote.probes.wording import literal, probe_name, step_number
 
