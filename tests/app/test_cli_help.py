@@ -261,7 +261,6 @@ AROUND = {
     "shard",
 }
 SERIES = {
-    "base_model": "base",
     "disk_budget": "disk_budget_bytes",
     "steps": "select",
 }  # in GB on the command line

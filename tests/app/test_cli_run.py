@@ -230,7 +230,7 @@ def test_fail_fast_stops_at_a_step_that_cannot_be_measured(byrote, series_copy):
         (("-p", "prefix_matchin"), "did you mean 'prefix_matching'?"),
         (("--steps", "5"), "nearest are 0 and 10; or use nearest:5"),
         (("--device", "tpu"), "use cpu, cuda, cuda:N or mps"),
-        (("--device", "cuda:99"), "use --device cpu"),
+        (("--device", "cuda:99"), "use the device cpu"),
         (("--dtype", "float16"), "byrote run -h"),
         (("--sequences", "0"), "byrote run -h"),
     ],
