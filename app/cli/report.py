@@ -54,7 +54,6 @@ def report(
     In place of results, two reports can be given, each by the folder or page that this command wrote: every value, sentence and
     alert that changed from the first to the second is printed.
     """
-    from byrote.report import build_report
     from byrote.report.changes import is_report
 
     if len(paths) == 2 and all(is_report(Path(path)) for path in paths):
@@ -72,6 +71,8 @@ def report(
         return _every_run(
             session, runs, out or _default_place(runs), base_name, light=light, open_=open_
         ) or say_checks(session, checks)
+    from byrote.report import build_report
+
     files = build_report(
         runs,
         out=out or _default_place(runs),

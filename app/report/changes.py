@@ -16,7 +16,7 @@ from typing import Any
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.probes.wording import clean, interval, number, sentence_case
-from byrote.report.files import SCHEMA, SCHEMA_VERSION
+from byrote.report import SCHEMA, SCHEMA_VERSION
 
 MAX_BYTES, MAX_VALUES = 64 * 2**20, 4_000_000
 _ESTIMATE, _WORDS = {"value", "lo", "hi", "chance", "n"}, {"text", "tone", "detail"}

@@ -20,13 +20,12 @@ from byrote.probes.figures.paper import paper_svg
 from byrote.probes.groups import Group
 from byrote.probes.results import Results
 from byrote.probes.wording import visible_json
+from byrote.report import SCHEMA, SCHEMA_VERSION
 from byrote.report.content import report_content
 from byrote.report.html import render
 from byrote.report.model import Picture, Report, Table
 from byrote.report.redact import redact
 
-SCHEMA = "byrote-report"
-SCHEMA_VERSION = 1
 PAGE_ENDINGS = (".html", ".htm")
 OTHER_ENDINGS = (
     ".csv", ".eps", ".gif", ".jpeg", ".jpg", ".json", ".md", ".mhtml", ".mp4", ".parquet", ".pdf", ".png", ".ps", ".svg", ".tex",

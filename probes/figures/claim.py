@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.claims.catalogue import chosen
-from byrote.probes.claims.judging import Judgement, judge_claims
-from byrote.probes.claims.runs_table import Place, Runs
-from byrote.probes.claims.seed_effects import copying_onset
 from byrote.probes.degrade.capacity import capacity as capacity_of
 from byrote.probes.degrade.capacity import extraction_threshold
 from byrote.probes.figures.axis import StepAxis, axis_layout, log_axis, value_axis
@@ -25,6 +21,10 @@ from byrote.probes.figures.theme import Style, paint, run_styles, tint
 from byrote.probes.findings_degrade import SIZE_WORDS, capacity_sentence, extraction_sentence
 from byrote.probes.seed_statistics import mean_over_seeds
 from byrote.probes.wording import clean, count, counted, interval, markup, number, step_number
+
+if TYPE_CHECKING:
+    from byrote.probes.claims.judging import Judgement
+    from byrote.probes.claims.runs_table import Place, Runs
 
 FACT_WORDS = {
     "epochs": "times each repeated sequence is seen",
@@ -85,6 +85,8 @@ def claim(table: pd.DataFrame, of: str | Judgement, *, look: Look = FULL) -> Fig
         raise ByroteError(
             f"{judged.claim.name} has no runs to draw: {judged.claim.untestable}", help="draw another claim"
         )
+    from byrote.probes.claims.runs_table import Runs
+
     runs = Runs(table)
     if picture.kind in _OF_DEGRADATION:
         return _OF_DEGRADATION[picture.kind](judged, runs, look)
@@ -96,6 +98,9 @@ def claim(table: pd.DataFrame, of: str | Judgement, *, look: Look = FULL) -> Fig
 
 
 def _judged(name: str, table: pd.DataFrame) -> Judgement:
+    from byrote.probes.claims.catalogue import chosen
+    from byrote.probes.claims.judging import judge_claims
+
     (claim,) = chosen([name])[:1]
     found = judge_claims(chosen([claim.paper]), table)
     return next(judged for judged in found if judged.claim.name == name)
@@ -157,6 +162,8 @@ def _onsets(
     judged: Judgement, runs: Runs, places: Sequence[Place], labels: Sequence[str], look: Look
 ) -> Figure:
     """When copying appears against a fact of each arm's data: a dot per run, the mean of each arm with its interval."""
+    from byrote.probes.claims.seed_effects import copying_onset
+
     picture = judged.claim.picture
     assert picture is not None, "checked by the caller"
     seeds = runs.seeds(*places)

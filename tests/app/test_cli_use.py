@@ -217,6 +217,32 @@ def test_a_verb_without_torch_costs_little_more_than_its_libraries(planted_resul
     assert cpu_s("-m", "byrote", "completion", "zsh") < 0.8 * libraries
 
 
+START_UP = {  # what a verb imports before it works -> processor time, in that of pandas and pyarrow, and what stays out
+    "byrote.cli.main": (0.8, ["pandas", "numpy"]),  # help, completion, doctor, probes
+    "byrote.report.changes": (1.0, ["pandas", "plotly"]),  # report OLD NEW
+    "byrote.probes.results.table": (2.0, ["plotly"]),  # show, check
+    "byrote.probes.degradation": (2.4, ["plotly"]),  # compare
+    "byrote.probes.verify": (2.6, ["plotly"]),
+    "byrote.report.files": (3.2, ["byrote.probes.claims"]),
+    "byrote.dashboard.play": (3.4, ["byrote.probes.claims"]),  # export
+}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("module", START_UP)
+def test_what_needs_no_torch_starts_without_what_only_work_needs(run_python, module):
+    never = ["torch", "transformer_lens", "transformers", "scipy", "streamlit", *START_UP[module][1]]
+    code = f"import sys, {module}; print([name for name in {never} if name in sys.modules])"
+    assert run_python(code) == "[]"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("module", START_UP)
+def test_start_up_takes_less_than_a_second_of_the_processor(module):
+    libraries = cpu_s("-c", "import pandas, pyarrow.parquet")  # 0.4 s where the others were measured
+    assert cpu_s("-c", f"import {module}") < START_UP[module][0] * libraries
+
+
 def test_show_imports_what_it_shows_alone(run_python, planted_results):
     code = """
 import sys
