@@ -86,7 +86,7 @@ def _downloads(view: View, page: Drawing) -> None:
         )  # fmt: skip
     here = address(view)  # nothing knows it any more when the download is made
     _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page, here))
-    st.caption("Still: one file that opens anywhere, offline, without scripts.")
+    st.caption("A still page: one file that opens anywhere, offline, without scripts.")
     if view.state.probe:
         name = file_stem("byrote", *filter(None, (view.state.run, view.state.base)), "plays")
         _download(
@@ -213,7 +213,9 @@ def page_html(view: View, page: Drawing, address: str) -> str:
     report = Report(
         page.finding, run_lines(inputs), now_in_words(), status_of(inputs, alerts), alerts, sections
     )
-    return render(report, light=True, footer="It shows one page of the dashboard, as it stood")[0]
+    return render(
+        report, light=True, footer="This file shows one page of the dashboard as it was when exported"
+    )[0]
 
 
 def _figure_table(name: str, fig: Any) -> Table:

@@ -28,7 +28,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN = "token"
-NO_KEY = "Open the address that `byrote dashboard` printed: it holds the key to these pages."
+NO_KEY = "Open the address that `byrote dashboard` printed: it contains the key to these pages."
 FOREIGN = "This request did not come from the dashboard's own address. Open the one that `byrote dashboard` printed."
 POLICY_VIOLATION = 1008
 _LOOKING = frozenset({"GET", "HEAD"})
@@ -53,7 +53,7 @@ def origins_of(port: int, also: Iterable[str] = ()) -> frozenset[str]:
 
 def _origin(text: str) -> str:
     wrong = ByroteError(
-        f"{text!r} is no origin", help="write scheme, host and port, such as http://localhost:9000"
+        f"{text!r} is not an origin", help="write scheme, host and port, such as http://localhost:9000"
     )
     try:
         parts = urlsplit(text)

@@ -221,7 +221,7 @@ def _opened_lock(folder: Path) -> BinaryIO:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "the lock of a job is no file")
+        raise OSError(errno.EINVAL, "the lock of a job is not a regular file")
     return os.fdopen(descriptor, "r+b", buffering=0)
 
 
@@ -321,12 +321,12 @@ def _refuse_twin(results: Path, task: Task, within: Sequence[str]) -> None:
         if not job.running:
             continue
         if job.task == task:
-            raise ByroteError("the same job is running already", help="watch it below, or cancel it first")
+            raise ByroteError("this job is already running", help="watch it below, or cancel it first")
         for one in mine:
             for other in checkpoints_of(job.task):
                 if one == other or one in other.parents or other in one.parents:
                     raise ByroteError(
-                        f"a job on {other} is running already",
+                        f"a job on {other} is already running",
                         help="wait for it, or cancel it; finished work is not lost",
                     )
 

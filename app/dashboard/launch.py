@@ -95,10 +95,10 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
         return [here / "results"]
     for path in given:
         if not path.is_dir():
-            raise ByroteError(f"{path} is not a folder", help="`byrote run PATH -o results` makes one")
+            raise ByroteError(f"{path} is not a folder", help="`byrote run PATH -o results` creates one")
         if not run_folders([path]) and not is_run_folder(path) and _holds_something(path):
             raise ByroteError(
-                f"{path} holds no results",
+                f"{path} contains no results",
                 help="name a results folder, or a folder of them: byrote dashboard results",
             )
     return [path.resolve() for path in given]

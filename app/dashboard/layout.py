@@ -128,7 +128,7 @@ def empty(library: Library, pages: Mapping[str, Any]) -> None:
     st.title("No results yet", anchor=False)
     for broken in library.broken:
         problem(f"{broken.path}: {broken.reason}", broken.help)
-    st.markdown(f"Nothing that can be shown was measured in {literal(_where(library))}.")
+    st.markdown(f"No results that can be shown were found in {literal(_where(library))}.")
     _how_to_begin()
     _watch(opened_paths())
 
@@ -163,7 +163,7 @@ def _how_to_begin() -> None:
     st.code("byrote run path/to/checkpoints -o results", language="sh")
     st.markdown("Or train 20 small models on four kinds of data, measure and compare them; it takes minutes:")
     st.code("make demo", language="sh")
-    st.caption("This page looks again every few seconds and shows new results as soon as there are any.")
+    st.caption("This page checks every few seconds and shows new results as soon as there are any.")
 
 
 def complaints(view: View) -> None:

@@ -195,7 +195,7 @@ def _try_out(run: Results) -> None:
     """
     if not 0 < len(run.run.strip()) <= MAX_NAME:
         raise ByroteError(
-            f"{run.path / RUN_JSON} names no run", help="run the sweep again: it rewrites run.json"
+            f"{run.path / RUN_JSON} does not name a run", help="run the sweep again: it rewrites run.json"
         )
     n_layers, n_heads = run.shape
     if n_layers * n_heads > MAX_HEADS:

@@ -60,7 +60,7 @@ MAX_PATTERN_BYTES = 600_000  # of saved attention, a byte per pair of tokens
 MAX_TOKENS = 128  # of a text that is shown
 MAX_HEADS = 8  # in the table of numbers, those that are pinned first
 _PREVIOUS = ("previous_token", "score")
-_FOOTER = "This file needs nothing beside it and asks for nothing: it was made by byrote export"
+_FOOTER = "This file needs no other files and makes no requests: it was made by byrote export"
 
 
 def export(
@@ -269,7 +269,7 @@ def _training_section(movie: _Movie, runs: Sequence[Results]) -> Section:
     )
     facts = [
         f"{sentence_case(what(state))} of every head over training. {_counts(rows)}",
-        f"{counted(left_out, 'checkpoint')} of {len(run.all_steps)} are not in this file, which would be too large." if left_out else "",
+        f"{counted(left_out, 'checkpoint')} of {len(run.all_steps)} are left out to limit the size of this file." if left_out else "",
         movie.unaligned,
     ]  # fmt: skip
     blocks: list[Block] = [Prose(" ".join(filter(None, facts)))]
@@ -332,7 +332,7 @@ def _circuit_section(movie: _Movie) -> list[Section]:
     if not blocks:
         return []
     words = (
-        f"Node size: {what(movie.state)}. z says which pairs stand out from the other pairs of their two layers, not what they do; "
+        f"Node size: {what(movie.state)}. z shows which pairs stand out among the pairs of their two layers, not what they do; "
         "an orange edge is a path whose ablation lowers prefix matching."
     )
     return [Section("circuits", "Circuit", (Prose(words), *blocks))]
@@ -376,7 +376,7 @@ def _attention_section(movie: _Movie) -> list[Section]:
         if wanted.stimulus in MEMORISED
         else ""
     )
-    words = f"Attention of {listed(list(movie.state.pin))} on one sequence, saved to 1/255: point at a token, or select it.{masked}"
+    words = f"Attention of {listed(list(movie.state.pin))} on one sequence, stored in steps of 1/255: hover over a token, or select it.{masked}"
     return [Section("attention", "Attention", (Prose(words), *blocks))]
 
 

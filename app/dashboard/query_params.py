@@ -55,7 +55,7 @@ class State:
         text: which stored sequence the head page reads.
         q: a token selected there.
         shade: whether its tokens show what they attend to, or what attends to them.
-        sink: with or without the attention that rests on position 0.
+        sink: with or without the attention to position 0.
         rule, memory: axes of the plane, "" lets the page choose.
         damage: PROBE/METRIC over the dose; "" lets the page choose.
         passage: which training sequence the memory page tells apart.
@@ -275,7 +275,7 @@ class _Reader:
         metrics = probes[probe]
         metric = self.params.get("metric", metrics[0])
         if metric not in metrics:
-            why = f"is no metric per head of {probe_name(probe)} ({', '.join(metrics)}); showing {metrics[0]}"
+            why = f"is not a per-head metric of {probe_name(probe)} ({', '.join(metrics)}); showing {metrics[0]}"
             self.complain("metric", metric, why)
             metric = metrics[0]
         return probe, metric
@@ -325,7 +325,7 @@ class _Reader:
 
     def _at_most(self, word: str, what: str, found: list[str], most: int) -> tuple[str, ...]:
         if len(found) > most:
-            self.complaints.append(f"{word} holds {len(found)} {what}; showing the first {most}")
+            self.complaints.append(f"{word} contains {len(found)} {what}; showing the first {most}")
         return tuple(found[:most])
 
     def pins(self, run: Results) -> tuple[str, ...]:
@@ -347,7 +347,7 @@ class _Reader:
         """What is damaged over the dose; "" where nothing that can be."""
         wanted = self.params.get("damage", "")
         if wanted and wanted not in damageable(run):
-            why = f"is no number of the whole model in {clean(run.run)} that can be better or worse; left out"
+            why = f"is not a whole-model measure with a better direction in {clean(run.run)}; left out"
             self.complain("damage", wanted, why)
             return ""
         return wanted
@@ -358,7 +358,7 @@ class _Reader:
         if wanted in known:
             return wanted
         instead = f"showing {known[0]}" if known[0] else "left out"
-        self.complain(word, wanted, f"is none of {', '.join(filter(None, known))}; {instead}", limit=40)
+        self.complain(word, wanted, f"is not one of {', '.join(filter(None, known))}; {instead}", limit=40)
         return known[0]
 
     def number(self, word: str, kind: Callable[[str], Any], default: Any) -> Any:

@@ -47,7 +47,7 @@ def serve(
         held = hold_other_address(port)
     except OSError as error:
         sys.exit(
-            f"error: somebody else listens on port {port} of [::1], which is localhost too ({error.strerror})"
+            f"error: another program listens on port {port} of [::1], which is also localhost ({error.strerror})"
         )
     guard = Middleware(Guard, port=port, token=token, once=once, origins=origins_of(port, origins))
     App(script, middleware=[guard], lifespan=tried).run(config=options)

@@ -77,5 +77,5 @@ def _refuse_others(folder: Path, *, is_root: bool) -> None:
     foreign = hasattr(os, "getuid") and found.st_uid != os.getuid()
     if foreign or not stat.S_ISDIR(found.st_mode) or found.st_mode & (0o022 if is_root else 0o077):
         raise FileRefused(
-            f"{folder} is not a folder of your own alone", help=f"set {VARIABLE} to a folder that is"
+            f"{folder} is not a folder that only you can access", help=f"set {VARIABLE} to a folder that is"
         )

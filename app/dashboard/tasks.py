@@ -63,7 +63,7 @@ class Task:
         if self.verb not in (RUN, TEXT):
             raise _no_task(f"there is no verb {self.verb!r}")
         if not 1 <= len(self.paths) <= MAX_WORDS:
-            raise _no_task("it names no path")
+            raise _no_task("it does not name a path")
         for path in self.paths:
             _word(path)
             if path.startswith("-"):
@@ -78,7 +78,7 @@ class Task:
             return
         for name, kind in _OF_TEXT.items():
             if type(self.options.get(name)) is not kind:
-                raise _no_task(f"{name} is missing or of another kind")
+                raise _no_task(f"{name} is missing or has the wrong type")
         steps = self.options["steps"]
         if not 1 <= len(steps) <= MAX_WORDS or not all(type(step) is int for step in steps):
             raise _no_task("steps are not a list of steps")
@@ -135,7 +135,7 @@ def _words(option: click.Option, value: Any) -> list[str]:
             raise _no_task(f"{name} has no value")
         return [name] if value else []
     if option.multiple != isinstance(value, list | tuple):
-        raise _no_task(f"{name} has a value of another kind")
+        raise _no_task(f"{name} has a value of the wrong type")
     values = [*value] if option.multiple else [value]
     if len(values) > MAX_WORDS:
         raise _no_task(f"{name} has too many values")
@@ -150,13 +150,13 @@ def _words(option: click.Option, value: Any) -> list[str]:
 
 def _word(value: Any) -> None:
     if not isinstance(value, str) or not value or len(value) > MAX_CHARS:
-        raise _no_task("a part of it is no text, or too long")
+        raise _no_task("a part of it is not text, or is too long")
     if "\0" in value:
-        raise ByroteError("a path cannot hold a NUL character", help="write the path as the shell would")
+        raise ByroteError("a path cannot contain a NUL character", help="write the path as the shell would")
 
 
 def _no_task(why: str) -> ByroteError:
-    return ByroteError(f"this is no job that the pages start: {why}", help="start it again")
+    return ByroteError(f"this is not a job that the pages start: {why}", help="start it again")
 
 
 def run_task(paths: tuple[str, ...], probes: list[str], *, keep_attention: bool, out: Path) -> Task:

@@ -214,9 +214,7 @@ def _start(run: Results, steps: Sequence[int], text: str, name: str) -> jobs.Job
 
 def _refuse(text: str) -> None:
     if len(text) > MAX_CHARS:
-        raise ByroteError(
-            f"the text has {len(text):,} characters", help=f"at most {MAX_CHARS:,} are read here"
-        )
+        raise ByroteError(f"the text has {len(text):,} characters", help=f"at most {MAX_CHARS:,} are allowed")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -43,9 +43,7 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
     if not ids:
         raise ByroteError("the text contains no tokens", help="write a few words")
     if len(ids) + 1 > most:
-        raise ByroteError(
-            f"the text is {len(ids):,} tokens long", help=f"at most {most - 1} fit, and one before them"
-        )
+        raise ByroteError(f"the text is {len(ids):,} tokens long", help=f"at most {most - 1} fit after BOS")
     return ids
 
 
@@ -53,7 +51,7 @@ def _written_ids(text: str) -> list[int]:
     words = text.replace(",", " ").split()
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
         raise ByroteError(
-            "this series has no tokenizer, so words mean nothing to it",
+            "this series has no tokenizer, so it cannot read words",
             help="write token ids, such as 5 17 9 5 17",
         )
     return [int(word) for word in words]

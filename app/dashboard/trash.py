@@ -69,7 +69,7 @@ def refuse_foreign(folder: Path, opened: Sequence[Path]) -> None:
     if folder not in run_folders(opened):
         raise ByroteError(
             f"{folder} is not a results folder among those that were opened",
-            help="move it by hand if it is to go",
+            help="to remove it, move it by hand",
         )
     if folder.is_symlink():
         raise ByroteError(
@@ -77,7 +77,7 @@ def refuse_foreign(folder: Path, opened: Sequence[Path]) -> None:
         )
     if folder.parent.resolve() == folder.resolve():
         raise ByroteError(
-            "the dashboard was opened inside this folder", help="open it on the folder around it"
+            "the dashboard was opened inside this folder", help="open the dashboard on its parent folder"
         )
 
 
@@ -142,4 +142,4 @@ def _free(target: Path) -> Path:
     for name in (target.name, *(f"{target.name}-{i}" for i in range(2, 100))):
         if not (found := target.with_name(name)).exists():
             return found
-    raise ByroteError(f"{target.parent} holds too many of that name", help="empty it")
+    raise ByroteError(f"{target.parent} contains too many folders of that name", help="empty it")

@@ -35,7 +35,7 @@ def density(report: Any, *, look: Look = FULL) -> Figure:
     known = rows[rows["value"].notna()] if len(rows) else rows
     if not len(known):
         raise ByroteError(
-            "density was not measured of any corpus", help="name it: byrote text FILE --measure density"
+            "density was not measured for any corpus", help="request it: byrote text FILE --measure density"
         )
     corpora = {name: mine.set_index("metric") for name, mine in known.groupby("corpus", sort=False)}
     panel = Panel(tuple(_row(str(name), mine) for name, mine in corpora.items()), "mean Jaccard similarity")

@@ -126,7 +126,7 @@ def _same_heads(
 ) -> tuple[tuple[int, int], dict[str, pd.DataFrame], int]:
     """Shape of all models, rows of each run at one step, and that step."""
     if not runs:
-        raise ByroteError("there is no group to draw", help="br.groups_of([...]) makes groups of results")
+        raise ByroteError("no group was given", help="br.groups_of([...]) makes groups of results")
     shapes = {run.shape for run in runs}
     if len(shapes) > 1:
         said = [f"{layers} layers of {heads} heads" for layers, heads in sorted(shapes)]

@@ -39,7 +39,7 @@ def displacement(shares: Any, *, baseline: str = "baseline", look: Look = FULL) 
     }
     if not known:
         raise ByroteError(
-            "in no arm do heads raise the copied token, so that nothing has a share",
+            "heads do not raise the copied token in any arm, so no class of heads has a share",
             help="measure induction_dla, induction and previous_token of arms in which something is copied",
         )
     panels = []

@@ -47,9 +47,7 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
         {math.nan: doses} if isinstance(doses, DoseResponse) else dict(doses)
     )
     if not by_size:
-        raise ByroteError(
-            "there is no dose-response to draw", help="br.degrade.dose_response(rows, over) makes one"
-        )
+        raise ByroteError("no dose-response was given", help="br.degrade.dose_response(rows, over) makes one")
     first = next(iter(by_size.values()))
     all_doses = sorted({float(d) for one in by_size.values() for d in one.rows["dose"]})
     places = dict(zip(all_doses, np.exp(log_doses(all_doses)).tolist(), strict=True))

@@ -53,7 +53,7 @@ def double_descent(
     drawn: dict[str, ArmCurve] = {name: one for name, one in arms.items() if not one.reason}
     if not drawn:
         raise ByroteError(
-            f"no arm has two seeds with {probe}/{metric} at the same five steps or more",
+            f"no arm has two seeds with {probe}/{metric} at the same five or more steps",
             help="measure more checkpoints of more seeds",
         )
     axis = StepAxis.over(int(s) for one in drawn.values() for s in one.rows["step"])

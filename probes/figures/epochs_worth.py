@@ -36,7 +36,7 @@ def effective_data(found: RStar, *, look: Look = FULL) -> Figure:
     """
     if found.measured.empty:
         raise ByroteError(
-            "this fit holds no points to draw", help="br.degrade.fit_r_star(rows) makes one that does"
+            "this fit contains no points to draw", help="br.degrade.fit_r_star(rows) makes one that does"
         )
     lines, laws, dots = list[Line](), list[pd.DataFrame](), []
     for i, (unique, mine) in enumerate(found.measured.groupby("unique_tokens")):

@@ -41,7 +41,7 @@ def dependence_matrix(found: Any, *, metric: str = "accuracy", look: Look = FULL
     """
     if not isinstance(found, DependenceMatrix) or metric not in _UNITS:
         raise ByroteError(
-            "there is no matrix of dependence to draw",
+            "no dependence matrix was given",
             help="br.degrade.dependence_matrix(br.degrade.member_rows(groups), smallest=0.05) makes one, of accuracy or loss",
         )
     n = found.n

@@ -107,7 +107,7 @@ def _by_name(found: Any, kind: type[Any]) -> dict[str, Any]:
     several = {"": found} if isinstance(found, kind) else dict(found if isinstance(found, Mapping) else {})
     if not several:
         raise ByroteError(
-            f"there is no {kind.__name__.lower()} to draw",
+            f"no {kind.__name__.lower()} was given",
             help=f"br.degrade.{'capacity' if kind is Capacity else 'extraction_threshold'} makes one",
         )
     return several

@@ -38,7 +38,7 @@ def preferential_damage(
     over = found[found["size"].isna()]
     if over.empty:
         raise ByroteError(
-            "there is no preferential damage to draw",
+            "no table of preferential damage was given",
             help="br.degrade.preferential_damage(copying, test_loss) makes the table",
         )
     both, apart = [], []

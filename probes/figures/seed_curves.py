@@ -47,7 +47,7 @@ def seed_curves(
     """
     groups = [groups] if hasattr(groups, "runs") else list(groups)
     if not groups:
-        raise ByroteError("there is no group to draw", help="br.groups_of([...]) makes groups of results")
+        raise ByroteError("no group was given", help="br.groups_of([...]) makes groups of results")
     strip = arm_strip(groups, probe, metric, base=groups[0].name if len(groups) > 1 else None)
 
     def table() -> pd.DataFrame:

@@ -33,7 +33,7 @@ def subject(results: Any, probe: str | None, metric: str) -> tuple[Any, str, str
         return results.results, results.probe, results.metric
     if probe is None:
         raise ByroteError(
-            "which probe is to be drawn?", help='give probe="prefix_matching", or results["prefix_matching"]'
+            "no probe was named", help='give probe="prefix_matching", or results["prefix_matching"]'
         )
     return results, probe, metric
 

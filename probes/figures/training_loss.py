@@ -35,7 +35,7 @@ def training_loss(results_list: Any, *, base: str | None = None, look: Look = FU
     if not runs:
         raise ByroteError(
             "these results have no training loss",
-            help="say where it was logged, and run again: byrote run PATH --losses FILE",
+            help="name its log and run the sweep again: byrote run PATH --losses FILE",
         )
     styles = run_styles([run.run for run in runs], base=base)
     axis = StepAxis.over(step for run in runs for step in run.loss)

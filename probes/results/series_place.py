@@ -77,7 +77,7 @@ def where_results_are(path: Path) -> str:
         ]
         if any(format_at(place) is not None for place in held):
             return f"it holds checkpoints, not results: byrote run {path} -o results measures them"
-    return "`byrote run PATH -o results` makes one"
+    return "`byrote run PATH -o results` creates one"
 
 
 def _exists(path: Path) -> bool:

@@ -81,7 +81,7 @@ def test_errors_are_objects_when_data_are_json(byrote, form):
     assert done.exit_code == 2
     assert json.loads(done.stderr) == {
         "error": "nowhere is not a results folder (no run.json)",
-        "help": "`byrote run PATH -o results` makes one",
+        "help": "`byrote run PATH -o results` creates one",
         "exit": 2,
     }
     usage = byrote("show", form, "--nope", "x")

@@ -52,7 +52,7 @@ def test_sizes_have_a_line_each():
     fig = figures.dose_response({1e3: doses(), 4e3: doses()})
     assert {"N = 1,000", "N = 4,000"} <= {t.name for t in fig.data}
     assert fig.table["size"].tolist() == [1e3] * 4 + [4e3] * 4 and "at 4,000 parameters" in fig.alt
-    with pytest.raises(ByroteError, match="no dose-response to draw"):
+    with pytest.raises(ByroteError, match="no dose-response was given"):
         figures.dose_response({})
 
 
@@ -107,7 +107,7 @@ def test_multipliers_stand_above_the_difference_of_their_logarithms():
     )  # a bound reaches the edge
     assert "copying is hit harder" in fig.alt and "[−∞" in fig.alt
     assert fig.table.equals(found)
-    with pytest.raises(ByroteError, match="no preferential damage"):
+    with pytest.raises(ByroteError, match="no table of preferential damage"):
         figures.preferential_damage(found.iloc[:0])
 
 
@@ -130,7 +130,7 @@ def test_shares_of_both_runs_stand_beside_each_other_by_class():
     assert panel_axes(fig)[-1] == "raise of the copied token's logit"
     assert "P=16: displaced, induction heads −0.60" in fig.alt
     assert fig.table["class"].tolist()[:4] == ["induction", "previous token", "other", "all heads"]
-    with pytest.raises(ByroteError, match="in no arm do heads raise"):
+    with pytest.raises(ByroteError, match="heads do not raise the copied token in any arm"):
         figures.displacement({"P=16": table.assign(difference=np.nan)})
 
 

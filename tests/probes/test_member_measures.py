@@ -220,7 +220,7 @@ def test_the_matrix_is_drawn_with_its_words():
         "Of 4 experiments some change others by 0.05 of accuracy or more (1 of 12 pairs), over 16 runs"
     )
     assert "that of 1 on 3, " in fig.alt and len(fig.table) == 16
-    with pytest.raises(ByroteError, match="no matrix of dependence to draw"):
+    with pytest.raises(ByroteError, match="no dependence matrix was given"):
         figures.dependence_matrix({})
 
 

@@ -242,7 +242,7 @@ def test_capacity_is_drawn_as_it_was_computed():
     assert len(next(trace for trace in fig.data if trace.name == "seeds of small").y) == 15
     assert fig.table["name"].unique().tolist() == ["small", "large"] and "of large holds 1.50" in fig.alt
     assert "name" not in figures.capacity(found).table
-    with pytest.raises(ByroteError, match="no capacity to draw"):
+    with pytest.raises(ByroteError, match="no capacity was given"):
         figures.capacity({})
 
 

@@ -68,7 +68,7 @@ def test_a_job_in_a_results_folder_is_not_seen_and_never_run(results, tmp_path, 
     assert not at.exception
     assert not [button for button in at.button if "Resume" in button.label or "Cancel" in button.label]
     assert any(
-        "of version 0.1" in caption.value for caption in at.caption
+        "from version 0.1" in caption.value for caption in at.caption
     )  # why the jobs of 0.1 are not listed
     assert jobs.all_jobs(results) == []
     assert not (tmp_path / "ran").exists()
@@ -186,7 +186,7 @@ def test_a_named_state_folder_may_be_looked_at_but_not_written_by_others(results
     make_place(results)
     assert stat.S_IMODE(state_root().stat().st_mode) == 0o755
     state_root().chmod(0o777)
-    with pytest.raises(FileRefused, match="not a folder of your own alone"):
+    with pytest.raises(FileRefused, match="not a folder that only you can access"):
         make_place(results)
 
 

@@ -403,7 +403,7 @@ def test_a_tunnel_is_answered_when_it_was_named_and_only_then(trap, monkeypatch)
     ),
 )
 def test_an_address_to_answer_under_is_an_origin(origin):
-    with pytest.raises(ByroteError, match="is no origin"):
+    with pytest.raises(ByroteError, match="is not an origin"):
         origins_of(8501, [origin])
 
 

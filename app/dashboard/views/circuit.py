@@ -94,7 +94,7 @@ def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
     page.choices(
         frame, "edges", lambda row: go(head=targets[row]),
         caption=f"Ablated paths first, then {WAY_NAMES[way]} with z of at least {least:g} at step {step_number(step)}. "
-        "z says which pairs stand out from the other pairs of their two layers, not what they do.",
+        "z shows which pairs stand out among the pairs of their two layers, not what they do.",
         height="content" if len(frame) < 11 else TABLE_HEIGHT_PX,
         column_config={
             "z": st.column_config.NumberColumn("z", format="%.2f"),

@@ -66,7 +66,7 @@ def draw(view: View, page: Drawing) -> None:
     if found.why:
         st.caption(literal(_only(view, found), limit=600))
     st.selectbox(
-        "Damage is read off", _choices(view), format_func=lambda name: sentence_case(measured_words(name)), width=440, **bound("damage", found.metric)
+        "Damage measured by", _choices(view), format_func=lambda name: sentence_case(measured_words(name)), width=440, **bound("damage", found.metric)
     )  # fmt: skip
     if found.over in _LETTERS:
         st.caption(_LETTERS[found.over])
@@ -85,7 +85,7 @@ def draw(view: View, page: Drawing) -> None:
     table = page.figures["doses"]().table if found.by_arm else dose_table(found.by_size)
     page.table(
         table, "doses", shown=_in_words(table),
-        caption=f"{sentence_case(measured_words(found.metric))} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
+        caption=f"{sentence_case(measured_words(found.metric))} against {found.baseline}: damage is the mean over seeds minus the baseline's; intervals are over "
         "seeds, and over sequences where runs share them.",
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def _only(view: View, found: Doses) -> str:
     if found.by_arm:
         return f"Arm by arm, because the arms are not doses of one another: {found.why}."
     arm = clean(view.run.facts.arm_of_all_sizes, limit=80)
-    return f"Shown: {arm} against {found.baseline}. All arms together are no series: {found.why}. To see another arm, choose a run of it."
+    return f"Shown: {arm} against {found.baseline}. All arms together do not form a series: {found.why}. To see another arm, choose one of its runs."
 
 
 def _in_words_of_the_page(help: str) -> str:
@@ -117,7 +117,7 @@ def _in_words_of_the_page(help: str) -> str:
 def _others(view: View, page: Drawing, found: Doses) -> None:
     """The other figures that these runs have numbers for."""
     runs = [run for run in _declared(view) if run.run in found.runs]
-    with panel("what else the runs say"):
+    with panel("the other findings"):
         study = figure_cache.degradation_of(*runs, baseline=found.baseline, metric=found.metric)
         for line in degradation_sentences(study)[len(study.doses) :]:
             st.markdown(literal(line, limit=600))
@@ -168,7 +168,7 @@ def _doses(view: View) -> Doses | ByroteError:
     if len(runs) < 3:
         return ByroteError("fewer than three runs declare an arm", help=_HELP)
     if not asked["metric"]:
-        why = "no number of the whole model that can be better or worse was measured in all of these runs"
+        why = "no whole-model measure with a better direction was recorded in all of these runs"
         return ByroteError(why, help=f"measure one in all: {PAGE.command}")
     return figure_cache.doses_of(*runs, **asked)
 
@@ -254,7 +254,7 @@ def _grids(view: View, found: Doses) -> None:
         "head_grid", dose_grid_data(runs, view.state), key=GRID, head=follow(GRID, "head"), step=rested,
         show=follow(GRID, "show"), open=follow(GRID, "open", part="head"),
     )  # fmt: skip
-    st.caption("Plays over the dose, one run of this seed at each; where it rests, that run is chosen.")
+    st.caption("Plays over the doses, one run of this seed at each; the run at which it stops is selected.")
     st.dataframe(heads_frame(runs, view.state), hide_index=True, key="table_dose_heads")
     how_computed([view.state.probe], key="how_dose_grid")
 

@@ -114,7 +114,7 @@ def _moved() -> None:
     target, folder = st.session_state.get(_SAID, (None, None))
     if target is None or not target.exists():
         return
-    st.markdown(f":material/inventory_2: Moved to {literal(target, limit=600)}. This brings it back:")
+    st.markdown(f":material/inventory_2: Moved to {literal(target, limit=600)}. To restore it:")
     st.code(clean(trash.back_again(target, folder), limit=1000), language="sh", wrap_lines=True)
 
 
@@ -150,7 +150,7 @@ def _verdict(folder: Path) -> None:
         return
     assert isinstance(found, Verified)
     name = literal(folder.name, limit=60)
-    verdict = counted(len(found.findings), "finding") if found.findings else "Nothing wrong found"
+    verdict = counted(len(found.findings), "finding") if found.findings else "No problems found"
     icon = ":material/report:" if found.findings else ":material/check_circle:"
     st.markdown(f"{icon} **{verdict} in {name}**")
     st.markdown("\n".join(f"- {literal(line, limit=600)}" for line in found.findings))
@@ -168,7 +168,7 @@ def _confirm(folder: Path) -> None:
     with st.container(border=True):
         st.markdown(
             f"Remove **{literal(name)}**? It is moved to {literal(folder.parent / trash.REMOVED, limit=300)} "
-            "and can be brought back."
+            "and can be restored."
         )
         with st.container(horizontal=True):
             st.button(

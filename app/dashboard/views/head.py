@@ -51,7 +51,7 @@ def draw(view: View, page: Drawing) -> None:
     """Neighbours, attention on the saved texts, and everything measured about the head."""
     run, state = view.run, view.state
     if not state.head or not state.probe:
-        page.title("There is no head to show")
+        page.title("No head to show")
         nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
     head = parse_head(state.head)
@@ -70,7 +70,7 @@ def draw(view: View, page: Drawing) -> None:
         left, right = (st.container(), st.container()) if beside else st.columns([3, 2], gap="medium")
     with left, panel("the scores of this head"):
         _scores(view, page, beside)
-    with right, panel("how far back it looks"):
+    with right, panel("how far back it attends"):
         _offsets(view, page)
 
 
@@ -242,7 +242,7 @@ def rows_by_metric(run: Results, step: int) -> dict[tuple[str, str], MetricRows]
 
 
 def _offsets(view: View, page: Drawing) -> None:
-    st.subheader("How far back it looks", anchor=False)
+    st.subheader("How far back it attends", anchor=False)
     run, state = view.run, view.state
     if run.kinds.get(("offset_profile", "profile")) != "head curve":
         nothing("The offset profile was not measured.", measuring("offset_profile"))

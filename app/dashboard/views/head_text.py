@@ -167,7 +167,7 @@ def _one_text(view: View, page: Drawing, shown: Shown) -> None:
                 _strip(view, base, at, key=f"{TOKENS}_base")
                 _matrix(view, page, base, at, "attention_base")
                 if base.step != _paired_step(view):
-                    st.caption("Of the baseline, the nearest step whose attention is stored.")
+                    st.caption("The nearest step of the baseline at which attention is stored.")
         else:
             _matrix(view, page, shown, at, "attention")
             with panel("attention over training"):
@@ -307,7 +307,7 @@ def _reading_controls(view: View) -> None:
             "Shade", tuple(words), required=True, format_func=words.__getitem__, label_visibility="collapsed", **bound("shade", view.state.shade)
         )  # fmt: skip
         st.toggle(
-            "without position 0", help="Leave out attention that rests on the first token, and stretch the rest to 1",
+            "without position 0", help="Leave out attention to the first token, and rescale the rest to sum to 1",
             **bound("sink", view.state.sink == "without", to=lambda on: "without" if on else "with"),
         )  # fmt: skip
 
@@ -360,7 +360,7 @@ def _draw_writes(view: View, page: Drawing, shown: Shown, at: int) -> None:
     if frame.empty:
         st.caption(
             literal(
-                f"{where} raises and lowers no token: what it writes there, the unembedding does not read."
+                f"{where} raises and lowers no token: the unembedding does not read what it writes there."
             )
         )
         return

@@ -283,7 +283,7 @@ def _below_timeline(view: View) -> None:
         how_computed(
             [state.probe, *state.also, "previous_token", "induction", "copying_logit"], key="how_timeline"
         )
-        st.caption("Click a point to look at its step.", width="content")
+        st.caption("Click a point to go to its step.", width="content")
 
 
 def _timeline_controls(view: View) -> None:
@@ -352,7 +352,7 @@ def _training(view: View, page: Drawing, runs: list[Results]) -> None:
 
 def _runs_table(view: View, page: Drawing) -> None:
     names = list(view.library.runs)
-    caption = "Every run here; choose a row to look at it."
+    caption = "All runs; select a row to show one."
     page.choices(
         runs_frame(view),
         "runs",

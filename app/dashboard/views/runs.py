@@ -104,7 +104,7 @@ def measuring_task(path: str, probes: list[str], *, keep_attention: bool, out: P
     """
     if clean(path, limit=len(path)) != path:
         raise ByroteError(
-            "the path holds characters that cannot be shown", help="type it instead of pasting it"
+            "the path contains characters that cannot be shown", help="type it instead of pasting it"
         )
     named = os.path.expanduser(path)  # noqa: PTH111  (a glob or a hub name stays as it is)
     named = f"./{named}" if named.startswith("-") else named
@@ -123,7 +123,7 @@ def _jobs(root: Path) -> None:
     found = jobs.all_jobs(root, most=N_SHOWN)
     if (root / FORMER).is_dir():
         st.caption(
-            f"The folder {literal(FORMER)} in these results is of version 0.1: jobs are stored elsewhere now, and it is ignored."
+            f"The folder {literal(FORMER)} in these results is from version 0.1: jobs are now stored elsewhere, and it is ignored."
         )
     if not found:
         st.caption(
@@ -169,7 +169,7 @@ def _job_button(job: Job, root: Path) -> None:
         hint = "Does not wait for the current checkpoint; finished work is not lost"
         st.button("Stop now", key=f"stop_{name}", help=hint, on_click=jobs.cancel, args=(job,))
     elif job.state in ("cancelled", "lost", "failed") and not job.task.dry_run:
-        hint = "The same command: it does only what is missing"
+        hint = "The same command, for what is missing"
         if st.button("Resume", key=f"resume_{name}", help=hint):
             jobs.start(root, job.task)
 
@@ -184,7 +184,7 @@ def ending_words(job: Job) -> str | None:
         return f"The job {job.death}{saved}."
     if job.state == "cancelled":
         at = f"Stopped at step {step_number(event.get('step') or 0)}" if event is not None else "Stopped"
-        return f"{at}{saved}; Resume does the rest."
+        return f"{at}{saved}; Resume measures the rest."
     return None
 
 

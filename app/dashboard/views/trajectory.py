@@ -139,8 +139,8 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
         caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         column_config={
             "head": st.column_config.TextColumn("head", width=50),
-            "appeared": st.column_config.TextColumn("appeared", width=76, help="The measured steps between which the head first was surely above its null, and at the next one as well; – where it never was"),
-            "half risen": st.column_config.TextColumn("half risen", width=76, help="The measured steps between which the head reached half of its rise, by its 95% intervals; – where no rise is certain"),
+            "appeared": st.column_config.TextColumn("appeared", width=76, help="The measured steps between which the head was first significantly above its null, and at the next one as well; – if it never was"),
+            "half risen": st.column_config.TextColumn("half risen", width=76, help="The measured steps between which the head reached half of its rise, by its 95% intervals; – if no rise is certain"),
             "curve": st.column_config.LineChartColumn("curve", width=50, y_min=cube.limits[0], y_max=cube.limits[1]),
             **{name: st.column_config.NumberColumn(name, format="%.3f", width=50) for name in ("score", "low", "high", "change")},
         },

@@ -86,7 +86,7 @@ def test_what_damage_is_read_off_can_be_chosen_and_is_part_of_the_link(open_page
     at.selectbox(key="w_damage").set_value(names[0]).run()
     assert at.query_params["damage"] == names[0]
     reading = read({"run": RUN, "damage": "exact_match/loss"}, open_library([study]))
-    assert reading.state.damage == "" and "can be better or worse" in reading.complaints[0]
+    assert reading.state.damage == "" and "with a better direction" in reading.complaints[0]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_an_arm_of_several_doses_is_shown_by_itself_where_another_has_the_same(o
     at = open_page("dose", arms, run="first-16-s0")
     assert not at.exception and "is worst at E 62.5: +1.49 [+1.47, +1.51]" in heading(at)
     (said,) = [one.value for one in at.caption if "first against control" in one.value]
-    assert "the same dose" in said and "To see another arm, choose a run of it" in said
+    assert "the same dose" in said and "To see another arm, choose one of its runs" in said
     (command, _) = shell_lines(opened(arms, "first-16-s0"))
     rows = json.loads(byrote(*shlex.split(command)[1:], "--measure", "dose", "--json").stdout)
     assert "second" not in command and [row["dose"] for row in rows] == [62.5, 250.0]
@@ -122,7 +122,7 @@ def test_arms_that_are_no_doses_of_one_another_are_held_against_the_control_one_
     at = open_page("dose", arms, run="second-16-s0")
     assert not at.exception and not at.error
     assert heading(at).startswith(
-        "Held out loss: loss against control is surely worse in second (+1.49 [+1.47, +1.51]"
+        "Held-out loss against control is surely worse in second (+1.49 [+1.47, +1.51] nats)"
     )
     lines = notebook_lines(opened(arms, "second-16-s0"))
     assert not any("dose_response" in line for line in lines)

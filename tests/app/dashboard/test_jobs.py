@@ -122,9 +122,9 @@ def test_two_jobs_on_one_folder_are_refused(lab_series, tmp_path):
     folder = jobs.start(root, measuring_task(str(series), [], keep_attention=False, out=root))
     for path in (series, series.parent):
         again = measuring_task(str(path), ["repeat_loss"], keep_attention=False, out=root)
-        with pytest.raises(ByroteError, match=r"a job on .* is running already"):
+        with pytest.raises(ByroteError, match=r"a job on .* is already running"):
             jobs.start(root, again)
-    with pytest.raises(ByroteError, match="the same job is running already"):
+    with pytest.raises(ByroteError, match="this job is already running"):
         jobs.start(root, jobs.read_job(folder).task)
     jobs.cancel(jobs.read_job(folder), at_once=True)
     until(folder, ended)
@@ -229,10 +229,10 @@ def test_the_page_starts_a_sweep_cancels_it_and_resumes_where_it_stopped(
     assert (job.state, job.code) == ("cancelled", 130)
     assert 0 < kept < 40
     assert ending_words(job) == (
-        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints saved; Resume does the rest."
+        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints saved; Resume measures the rest."
     )
     at.run()
-    assert any("Resume does the rest" in c.value for c in at.caption)
+    assert any("Resume measures the rest" in c.value for c in at.caption)
     at.button(key=f"resume_{job.folder.name}").click().run()
     again = jobs.all_jobs(root)[0]
     assert again.arguments == job.arguments

@@ -79,8 +79,8 @@ def test_a_link_to_strips_that_are_not_there_says_so(open_page, two_runs):
     assert not at.exception
     told = said(at)
     assert "also=nope is not a probe with one line to draw in unique" in told
-    assert "scale=moon is none of log, linear" in told
-    assert "band=x is none of on, off" in told
+    assert "scale=moon is not one of log, linear" in told
+    assert "band=x is not one of on, off" in told
     assert at.session_state["byrote_state"].also == ("induction",)  # the probe itself is drawn anyway
 
 
@@ -360,11 +360,11 @@ def test_the_page_verifies_a_folder_and_says_what_it_looked_at(open_page, two_ru
     at = open_page("runs", root, run="unique")
     at.button(key="folder_verify").click().run()
     assert not at.exception
-    assert "Nothing wrong found in unique" in said(at)
+    assert "No problems found in unique" in said(at)
     assert "Checked: run.json; 4 units of 4 steps; " in said(at)
     next(root.glob("unique/units/step_00000020/*.parquet")).write_bytes(b"PAR1 no more")
     at.selectbox(key="folder_chosen").set_value(root / "unique").run()
-    assert "Nothing wrong found" not in said(at)  # what was said of the folder as it was is no longer said
+    assert "No problems found" not in said(at)  # what was said of the folder as it was is no longer said
     at.button(key="folder_verify").click().run()
     assert "units are damaged" in said(at)
 

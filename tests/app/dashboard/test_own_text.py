@@ -110,10 +110,10 @@ def test_size_and_time_are_known_before(lab_series, hf_series, tmp_path):
 @pytest.mark.parametrize(
     "said, message",
     (
-        ("words", "this series has no tokenizer, so words mean nothing to it (write token ids"),
+        ("words", "this series has no tokenizer, so it cannot read words (write token ids"),
         ("-1 5", "this series has no tokenizer"),
         ("99999999999999999999999", "this series has no tokenizer"),
-        (" ".join(["5"] * 40), "the text is 40 tokens long (at most 31 fit, and one before them)"),
+        (" ".join(["5"] * 40), "the text is 40 tokens long (at most 31 fit after BOS)"),
         (",,, ,", "the text contains no tokens"),
     ),
 )
@@ -127,9 +127,7 @@ def test_a_text_that_cannot_be_read_is_answered_with_why(said, message, lab_seri
 def test_what_the_worker_answers_is_shown(lab_series, tmp_path):
     asked = answered(text_requests.begin(results_of(lab_series(3), tmp_path / "results"), 1, "words"))
     assert asked.texts() == []
-    assert asked.failure()[0].startswith(
-        "this series has no tokenizer, so words mean nothing to it (write token"
-    )
+    assert asked.failure()[0].startswith("this series has no tokenizer, so it cannot read words (write token")
 
 
 def test_an_id_outside_the_vocabulary_is_refused_by_the_model(lab_series, tmp_path):

@@ -124,7 +124,7 @@ def test_a_bad_link_explains_itself_and_opens(open_page, two_runs, page):
         "run=uniqe is not among the runs here (unique, repeated)", "step=banana is not a step of unique; showing 20",
         "head=L9H9 is not in unique, which has 2 layers of 3 heads", "did you mean prefix_matching?", "base=nope",
         "pin=x is not a head", "q=-3 is not a number that fits", "z=nan is not a number that fits",
-        "align=moon is none of step, tokens, loss",
+        "align=moon is not one of step, tokens, loss",
     ):  # fmt: skip
         assert part in said, part
     assert at.session_state["byrote_state"].pin == ("L0H0",)

@@ -101,6 +101,6 @@ def test_folders_without_results_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(ByroteError, match="not a folder"):
         results_to_open([tmp_path / "no"], here=tmp_path)
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(ByroteError, match="holds no results"):
+    with pytest.raises(ByroteError, match="contains no results"):
         results_to_open([tmp_path], here=tmp_path)
     assert results_to_open([], here=tmp_path) == [tmp_path / "results"]
