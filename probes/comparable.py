@@ -70,6 +70,7 @@ class Comparison:
         sentence: what happened, in words.
         notes: what could not be compared, and why.
         heads: how heads of the two stand against each other: "name", or other words of `HEADS`.
+        unnamed: the note that says why they are not compared by name; "" where they are.
     """
 
     a: str
@@ -82,6 +83,7 @@ class Comparison:
     sentence: str
     notes: tuple[str, ...] = ()
     heads: tuple[str, ...] = (BY_NAME,)
+    unnamed: str = ""
 
     def __repr__(self) -> str:
         at = f"step {self.pairs[-1][0]:,}" if len(self.pairs) == 1 else f"{len(self.pairs)} matched steps"

@@ -101,12 +101,13 @@ def compare(
             help="measure both with the same command: "
             f"byrote run {a.series_shown or 'A'} {b.series_shown or 'B'} --fresh -o {a.path.parent}",
         )
-    notes = [f"heads are not compared by name: {disagreement}"] if disagreement and BY_NAME not in how else []
+    unnamed = f"heads are not compared by name: {disagreement}" if disagreement and BY_NAME not in how else ""
+    notes = [unnamed] if unnamed else []
     parts = [part for pair in pairs for part in _pair_rows(a, b, pair, how, seed, notes)]
     rows = judged(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame(columns=ROW_COLUMNS)
     draft = Comparison(
         a.run, b.run, align, tuple(pairs), rows[ROW_COLUMNS], onset(a), onset(b), "",
-        tuple(dict.fromkeys(notes)), how,
+        tuple(dict.fromkeys(notes)), how, unnamed,
     )  # fmt: skip
     return replace(draft, sentence=comparison_sentence(draft))
 

@@ -15,6 +15,11 @@ OWN = "own-"  # ids of blocks of one's own begin with it
 MIN_BLOCKS, MOST_COPIES = 8, 4  # rows that an interval needs; times that a block given once is shown
 
 
+def kind_shown(stimulus: str) -> str:
+    """The kind of stimulus that an id names, of one's own or drawn."""
+    return stimulus.removeprefix(OWN).split("-")[0]
+
+
 def own_blocks(
     given: Path | str | Stimulus, vocabulary: Vocabulary, *, n_ctx: int, d_vocab: int, seed: int
 ) -> dict[str, Stimulus]:

@@ -32,6 +32,7 @@ from byrote.checkpoints.safe_read import FileRefused
 from byrote.checkpoints.seal import Seal
 from byrote.interp.axes import head_label
 from byrote.probes.attention import stored_metadata, stored_texts
+from byrote.probes.own_blocks import kind_shown
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.derived import OBSERVATIONS, observations_of
@@ -399,7 +400,7 @@ def _unit_problems(
     stimuli = [_mapping(one) for one in listed] if isinstance(listed, list) else []
     ids = {str(one.get("kind")): str(one.get("id")) for one in stimuli}
     for shown in str(provenance.get("stimulus", "")).split():
-        kind = shown.split("-")[0]
+        kind = kind_shown(shown)
         if ids.get(kind, shown) != shown:
             yield f"run.json says {kind} was {_short(ids[kind])}, units say {_short(shown)}"
 

@@ -110,11 +110,12 @@ def export(
         report_inputs(opened)  # says which name two of them share
     pins = ",".join([heads] if isinstance(heads, str) else heads)
     asked = {"run": run, "base": base, "probe": probe, "metric": metric, "pin": pins or None, "step": step}
-    reading = read({name: str(value) for name, value in asked.items() if value is not None}, library)
+    given_words = {name: str(value) for name, value in asked.items() if value is not None}
+    reading = read(given_words, library, called={"pin": "heads"})
     if reading.complaints:
         found, _, shown = reading.complaints[0].partition("; ")
         advice = shown if shown.startswith("write ") else shown and f"without it: {shown}"
-        raise ByroteError(f"heads={found[4:]}" if found.startswith("pin=") else found, help=advice)
+        raise ByroteError(found, help=advice)
     state = reading.state
     if (
         base is None and not state.base and len(opened) == 2

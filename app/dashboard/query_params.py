@@ -110,14 +110,15 @@ class Reading:
     complaints: tuple[str, ...] = field(default=())
 
 
-def read(params: Mapping[str, str], library: Library) -> Reading:
+def read(params: Mapping[str, str], library: Library, *, called: Mapping[str, str] | None = None) -> Reading:
     """Understand a query string.
 
     Args:
         params: as in the URL; unknown names are left alone.
         library: at least one run.
+        called: what complaints call a part, where it is known by another name than in the URL.
     """
-    reader = _Reader(params)
+    reader = _Reader(params, called or {})
     first = (
         "" if params.get("run") in library.runs else default_run(library)
     )  # asks every run what happened in it
@@ -226,12 +227,12 @@ def damageable(run: Results) -> tuple[str, ...]:
 class _Reader:
     """A query string, read part by part: what does not fit is replaced by what does, with a complaint of one line."""
 
-    def __init__(self, params: Mapping[str, str]) -> None:
-        self.params = params
+    def __init__(self, params: Mapping[str, str], called: Mapping[str, str]) -> None:
+        self.params, self.called = params, called
         self.complaints: list[str] = []
 
     def complain(self, name: str, value: object, why: str, *, limit: int = 60) -> None:
-        self.complaints.append(f"{name}={clean(value, limit=limit)} {why}")
+        self.complaints.append(f"{self.called.get(name, name)}={clean(value, limit=limit)} {why}")
 
     def name(self, word: str, names: list[str], default: str) -> str:
         """One of some names."""
@@ -325,7 +326,9 @@ class _Reader:
 
     def _at_most(self, word: str, what: str, found: list[str], most: int) -> tuple[str, ...]:
         if len(found) > most:
-            self.complaints.append(f"{word} contains {len(found)} {what}; showing the first {most}")
+            self.complaints.append(
+                f"{self.called.get(word, word)} contains {len(found)} {what}; showing the first {most}"
+            )
         return tuple(found[:most])
 
     def pins(self, run: Results) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from byrote.probes.figures.differences import matched_final
 from byrote.probes.findings import first_head
 from byrote.probes.findings_compared import tally
 from byrote.probes.registry import REGISTRY
-from byrote.probes.wording import clean, number, p_value, probe_name, step_number
+from byrote.probes.wording import clean, number, p_value, probe_name, sentence_case, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
 from byrote.report.report_inputs import Inputs, seeds_of
 
@@ -45,11 +45,7 @@ def _one(inputs: Inputs, comparison: Comparison, index: int) -> list[Block]:
             "the metric's smallest effect of interest and q is below 0.05.",
             "note",
         ),
-        *(
-            Prose(f"{note[:1].upper()}{note[1:]}.", "note")
-            for note in comparison.notes
-            if note.startswith("heads are")
-        ),
+        *([Prose(f"{sentence_case(comparison.unnamed)}.", "note")] if comparison.unnamed else []),
     ]
     final = matched_final(comparison)
     if final.empty:

@@ -18,7 +18,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import own_path
 from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
-from byrote.probes.own_blocks import OWN
+from byrote.probes.own_blocks import OWN, kind_shown
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.results.unit_files import (
@@ -101,7 +101,7 @@ class Units:
                         f"with {name} {value}", f"has {name} {asked[name]}", lost, f"--{name} {value}"
                     )
             for stimulus in self.stimuli.stimuli.values():
-                stored = next((id_ for id_ in shown.split() if _kind_of(id_) == stimulus.kind), stimulus.id)
+                stored = next((id_ for id_ in shown.split() if kind_shown(id_) == stimulus.kind), stimulus.id)
                 if stored != stimulus.id and (stored.startswith(OWN) or stimulus.id.startswith(OWN)):
                     again = "the same --stimulus" if stored.startswith(OWN) else "no --stimulus"
                     raise self._mixture(f"on {stored}", f"shows {stimulus.id}", lost, again)
@@ -234,11 +234,6 @@ def unit_name(key: str, probes: Mapping[str, int]) -> str:
     """File name of a unit: readable group key, short hash of the probes in it and their versions."""
     text = json.dumps(dict(probes), sort_keys=True)
     return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
-
-
-def _kind_of(stimulus: str) -> str:
-    """The kind of stimulus that an id names, of one's own or drawn."""
-    return stimulus.removeprefix(OWN).split("-")[0]
 
 
 def _drawn_with(stimulus: str) -> dict[str, int]:

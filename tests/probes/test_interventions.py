@@ -17,6 +17,7 @@ from byrote.probes.circuits.clamp import clamp
 from byrote.probes.circuits.effects import later_blocks, repeated_stimulus, series_of_one, set_changes
 from byrote.probes.own_blocks import own_blocks
 from byrote.probes.stimuli import Vocabulary
+from byrote.probes.verify import verify
 
 N_SEQ = 12
 
@@ -162,6 +163,15 @@ def test_own_blocks_stand_in_for_random_ones_in_a_sweep(place, tmp_path):
     (used,) = [s for s in own.meta["stimuli"] if s["kind"] == "repeated_random"]
     assert used["id"].startswith("own-repeated_random-r12m4-n9-")
     assert own["prefix_matching"].top(2)["n"].tolist() == [9, 9]
+    assert verify(own.path).findings == ()
+    said = own.path / "run.json"
+    sound = said.read_text()
+    said.write_text(sound.replace(used["id"], "own-repeated_random-other"))
+    assert any(
+        "run.json says repeated_random was own-repeated_random-other, units say own-" in line
+        for line in verify(own.path).findings
+    )
+    said.write_text(sound)
     assert own["prefix_matching"].top(1)["head"][0] in ("L1H0", "L1H1")
     given = br.Stimulus.from_tokens(blocks, bos=0, copies=4)
     same = br.measure(place, ["prefix_matching"], out=tmp_path / "same", stimulus=given, **measure)

@@ -262,7 +262,10 @@ def test_heads_of_other_seeds_are_not_compared_by_name(tmp_path):
     b = _write(tmp_path, "b", {100: OTHER_ORDER}, seed=1)
     found = compare(a, b)
     assert found.heads == ("sorted", "mass") and found.rows["layer"].isna().all()
-    assert "heads are not compared by name: a has init_seed 0, b 1" in found.notes
+    assert (
+        found.unnamed == "heads are not compared by name: a has init_seed 0, b 1"
+        and found.unnamed in found.notes
+    )
     ranks = found.rows[found.rows["metric"] == "score:sorted"]
     ranks = ranks[ranks["probe"] == "prefix_matching"].sort_values("position")
     assert ranks["head_a"].tolist()[:2] == ["L1H0", "L1H1"] and ranks["head_b"].tolist()[:2] == [

@@ -164,6 +164,7 @@ def test_of_a_large_series_the_events_stay(pages, monkeypatch):
     [
         ({"run": "uniqe"}, "run=uniqe is not among the runs here"),
         ({"heads": "L9H9"}, "heads=L9H9 is not in repeated"),
+        ({"heads": "L0H0,L0H1,L0H2,L0H3,L1H0,L1H1,L1H2"}, "heads contains 7 heads"),
         ({"probe": "nothing"}, "probe=nothing has no value per head"),
         ({"step": 7}, "step=7 was not measured"),
         ({"base": "repeated"}, "base=repeated is the run itself"),
