@@ -57,7 +57,7 @@ def _by_weights(results: Table, step: int) -> str:
     best, among = rows.iloc[0], int((results.rows("qk_matching", "trace_z", step=step)["valid"]).sum())
     z = f"QK trace z {number(best['value'])}, step {step_number(step)}"
     if not stands_out(best["value"], among=among):
-        return f"No head's weights surely match prefixes: {best['label']} does most ({z})"
+        return f"No head's weights significantly match prefixes: {best['label']} does most ({z})"
     return (
         f"The weights of {best['label']} match prefixes through previous-token heads ({z}); "
         "which of them it needs was not tested by ablation"

@@ -155,11 +155,11 @@ def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: st
         return f"{text}."
     ends = f"({counted(len(found.rows), 'dose')}, {counted(seeds, 'seed')})"
     if found.peak.interior:
-        text = f"{text}, surely worse than both the smallest and the largest dose {ends}"
+        text = f"{text}, significantly worse than both the smallest and the largest dose {ends}"
     elif seeds < MIN_SEEDS:
-        text = f"{text}; {counted(seeds, 'seed')} a dose cannot locate the peak; {MIN_SEEDS} are needed"
+        text = f"{text}; {counted(seeds, 'seed')} per dose cannot locate the peak; {MIN_SEEDS} are needed"
     else:
-        text = f"{text}; that it lies between milder doses is not sure {ends}"
+        text = f"{text}; that it lies between milder doses is not certain {ends}"
     if math.isnan(found.left.dose) and math.isnan(found.right.dose):
         return f"{text}. At every dose measured it is half of that damage or more."
     band = [_edge_words(found.left), _edge_words(found.right)]
@@ -183,14 +183,14 @@ def arms_sentence(rows: pd.DataFrame, *, metric: str, baseline: str, unit: str) 
 
     worse, better = rows[rows["lo"] > 0], rows[rows["hi"] < 0].iloc[::-1]
     parts = [
-        f"surely {word} in {named(these)}"
+        f"significantly {word} in {named(these)}"
         for word, these in (("worse", worse), ("better", better))
         if len(these)
     ]
     if not parts:
-        parts = [f"surely worse or better in none of {counted(len(rows), 'arm')}"]
+        parts = [f"significantly worse or better in none of {counted(len(rows), 'arm')}"]
     seeds = counted(int(rows["seeds"].min()), "seed")
-    return f"{sentence_case(measured_words(metric))} against {baseline} is {' and '.join(parts)}; {seeds} an arm."
+    return f"{sentence_case(measured_words(metric))} against {baseline} is {' and '.join(parts)}; {seeds} per arm."
 
 
 def _edge_words(edge: Edge) -> str:

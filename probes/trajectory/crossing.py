@@ -118,7 +118,7 @@ def _why_not(curve: Curve, sign: float, *, directions: int) -> str:
         if sustained * len(p) * directions * curve.among < ALPHA:
             continue
         if by:
-            return f"no lasting {what} {'' if curve.imported else 'surely '}of more than {by:g}"
+            return f"no lasting {what} of {'' if curve.imported else 'significantly '}more than {by:g}"
         none = "" if curve.imported else " that these sequences can detect"
         return f"no lasting {what} from the first measured step{none}"
     return ""
@@ -294,7 +294,7 @@ def threshold_crossing(curve: Curve, threshold: float, *, seed: int = 0) -> Reac
     if sustained.min() * len(p) * curve.among >= ALPHA:
         side, limit = ("above", "at most") if sign > 0 else ("below", "at least")
         closest = float(curve.value[int((sign * curve.value).argmax())])
-        never = "not at two neighbouring steps" if curve.imported else "never surely"
+        never = "not at two neighbouring steps" if curve.imported else "never significantly"
         return Reached(None, f"{never} {side} {threshold:g}; {limit} {closest:.3g}")
     measured = first_lasting(curve, sign * (curve.value[None] - threshold), 0.0)
     drawn = first_lasting(curve, sign * (curve.draws(seed) - threshold), 0.0)

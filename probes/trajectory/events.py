@@ -310,7 +310,7 @@ def _circuit(results: Table) -> Iterator[dict[str, Any]]:
             "induction_loss", ("induction", "verdict"), step_lo=found.loss.bracket[0], step_hi=found.loss.bracket[1],
             tokens=results.tokens[found.loss.bracket[1]], value=len(found.loss.lost) / found.loss.before,
             n=int(n.max()) if len(n) else 0, method="heads no longer called whose intervals lie below those before",
-            text=f"{found.loss.words}; surely lost: {', '.join(found.loss.lost)}",
+            text=f"{found.loss.words}; significantly lost: {', '.join(found.loss.lost)}",
         )  # fmt: skip
 
 
@@ -348,7 +348,7 @@ def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[
     if since is not None:
         yield _of(
             "above_null", curve, step_lo=since[0], step_hi=since[1], value=curve.chance,
-            text=f"{curve.label} is surely above its null ({_number(curve.chance)}): {_since(since)}",
+            text=f"{curve.label} is significantly above its null ({_number(curve.chance)}): {_since(since)}",
         )  # fmt: skip
     if not found.within and not quiet:
         yield _of("onset", curve, text=f"{curve.label}: no onset: {found.why_not}{_stands(curve)}")

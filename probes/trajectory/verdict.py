@@ -314,5 +314,5 @@ def _above(results: Any, probe: str) -> Milestone | None:
     if found is None:
         return None
     head, bracket = found
-    how = f"the first step at which {probe_name(probe)} of {head_label(*head)} is surely above its null and stays so"
+    how = f"the first step at which {probe_name(probe)} of {head_label(*head)} is significantly above its null and stays so"
     return Milestone(_PARTS[probe], head_label(*head), bracket, how)

@@ -57,7 +57,7 @@ def test_everything_that_a_study_says(rows, study):
     missing = {row["measure"]: row["reason"] for row in found if row["reason"]}
     assert {"preferential", "capacity", "extraction", "churn", "double_descent"} <= set(missing)
     assert "boundary" in missing and "two sizes or more" in missing["boundary"]
-    assert "Held-out loss is worst at E 62.5: +1.49 [" in said and "surely worse than both" in said
+    assert "Held-out loss is worst at E 62.5: +1.49 [" in said and "significantly worse than both" in said
     assert "is as good as a baseline of" in said and "embeddings included" in said
     assert "P=16, most of the direct raise of a copied token is gone, and no head took it over" in said
     assert "P=4, heads raise a copied token less" in said

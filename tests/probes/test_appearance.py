@@ -74,7 +74,10 @@ def test_a_slow_head_that_began_first_is_said_to_have_come_first(tmp_path):
     ].set_index("event")
     assert rows.loc["above_null", ["step_lo", "step_hi"]].tolist() == [0, 10]
     assert rows.loc["onset_50", "step_hi"] == 30
-    assert "is surely above its null (0.05): first between steps 0 and 10" in rows.loc["above_null", "text"]
+    assert (
+        "is significantly above its null (0.05): first between steps 0 and 10"
+        in rows.loc["above_null", "text"]
+    )
 
 
 def test_a_previous_token_head_that_never_becomes_one_is_not_reported(tmp_path):

@@ -28,19 +28,19 @@ def test_onset_at_a_level_lies_between_the_measured_steps_around_it(tmp_path):
     assert "step" not in first and first["n"] == 16
     assert first["lo"] <= 99 and first["hi"] >= 999
     assert "L1H0: between steps 99 and 999\n" in found.text
-    assert "L0H0: none: never surely above 0.415" in found.text and found.found
+    assert "L0H0: none: never significantly above 0.415" in found.text and found.found
 
 
 def test_a_level_nobody_reaches_has_no_onset(tmp_path):
     found = _write(tmp_path, "run", {0: LOW, 100: ONE, 200: LOW})["prefix_matching"].onset(0.4)
-    assert not found.found and "none: never surely above 0.4; at most 0.8" in repr(found)
+    assert not found.found and "none: never significantly above 0.4; at most 0.8" in repr(found)
     assert list(found.table.columns)[:3] == ["head", "between_step_lo", "between_step_hi"]
 
 
 def test_losses_are_reached_from_above(tmp_path):
     results = _write(tmp_path, "run", {0: LOW, 100: ONE}, loss=1.0)
     assert results["repeat_loss"].onset(2.0).text == "whole model: by the first measured step (0)"
-    assert "none: never surely below 0.5; at least 1" in results["repeat_loss"].onset(0.5).text
+    assert "none: never significantly below 0.5; at least 1" in results["repeat_loss"].onset(0.5).text
 
 
 def test_onset_of_its_own_rise_and_of_chosen_heads():

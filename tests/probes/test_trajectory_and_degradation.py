@@ -137,7 +137,7 @@ def test_heads_lost_at_one_step_are_a_finding_and_those_at_the_end_are_named_str
         f"run: induction heads form between steps 0 and 100 (L1H1, L1H0, L0H1 and 1 more); {fall}"
     )
     table = events(results).set_index("event")
-    assert table.loc["induction_loss", "text"] == f"{fall}; surely lost: L1H1, L0H1"
+    assert table.loc["induction_loss", "text"] == f"{fall}; significantly lost: L1H1, L0H1"
     assert (300, fall) in marks(results, found)
 
 

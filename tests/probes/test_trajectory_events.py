@@ -93,7 +93,7 @@ def test_the_end_of_the_interval_must_pass_the_smallest_effect():
         assert up.p_above(0, 1.0)[-1] < 0.01  # surely above 0 in both
         found = rise(up)
         assert found.within == surely and bool(found.why_not) != surely
-        assert ("surely of more than 0.05" in found.why_not) != surely
+        assert ("significantly more than 0.05" in found.why_not) != surely
         falls = noisy([0.0, 0.9, 0.9, 0.83], sd=sd)
         assert (decay(falls) is not None) == surely
         assert rise(noisy([0.07, 0.07, 0.07], sd=sd)).from_chance == surely
