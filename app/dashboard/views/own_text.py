@@ -57,7 +57,7 @@ def _ask(view: View) -> Answer | None:
     texts = request.texts()
     if not texts:
         st.caption(literal(cost_words(price, [step]), limit=400))
-    more = len(over.missing) > (0 if over.files else 1)
+    more = any(missing != step for missing in over.missing)
     if more and not over.running:
         several = cost_words(text_requests.cost(run, over.missing), over.missing)
         st.caption(literal(f"Over steps: {several[:1].lower()}{several[1:]}", limit=400))
