@@ -165,8 +165,7 @@ def _refuse_results(path: Path) -> None:
     root = path.parent if inside else path
     runs = [root] if _is_results(root) else []
     if not runs and path.is_dir() and format_at(path) is None:
-        folders = [child for child in sorted(path.iterdir()) if child.is_dir()]
-        runs = folders if folders and all(map(_is_results, folders)) else []
+        runs = _results_in(path) or []
     if runs:
         where = f", such as those of {runs[0].name}" if runs[0] != root else ""
         place = _measured_at(runs[0])
@@ -174,6 +173,18 @@ def _refuse_results(path: Path) -> None:
             f"{path} holds results, not checkpoints",
             help=f"look at them with `byrote show {runs[0]}`, or name the checkpoints{where}{f': {place}' if place else ''}",
         )
+
+
+def _results_in(path: Path, *, deeper: bool = True) -> list[Path] | None:
+    """The results folders that a folder holds; None where it holds another folder, but for one of results alone."""
+    found: list[Path] = []
+    for child in sorted(path.iterdir()):
+        if child.is_dir():
+            inside = [child] if _is_results(child) else _results_in(child, deeper=False) if deeper else None
+            if not inside:
+                return None
+            found += inside
+    return found
 
 
 def _is_results(path: Path) -> bool:

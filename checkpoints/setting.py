@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
+MAX_SEED = 1 << 53  # of a seed that torch, numpy and JSON all hold exactly
+
 
 def shown(help: str, **typed: Any) -> dict[str, Any]:
     """Metadata of a dataclass's field: what it means, and how it is typed.

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.setting import MAX_SEED
 from byrote.cli.output import Output, output_params
 from byrote.cli.session import Session
 from byrote.cli.settings import unknown_variables, unread_variables
@@ -98,6 +99,13 @@ class Record:
         return self.make(**{part: value for part, value in typed.items() if value != () or part not in own})
 
 
+class Whole(click.IntRange):
+    """A whole number between limits, of which that of seeds is written as a power."""
+
+    def _describe_range(self) -> str:
+        return super()._describe_range().replace(str(MAX_SEED), "2^53")
+
+
 def record(of: type, only: str = "", make: Callable[..., Any] | None = None, *, typed: bool = False) -> Any:
     """A parameter that is a record, made of the options its fields declare."""
     return Record(of, only, make, typed=typed)
@@ -116,7 +124,7 @@ def _setting(part: Field[Any]) -> Declared:
     if "choices" in given:
         given["type"] = click.Choice(given.pop("choices"))
     elif "least" in given:
-        given["type"] = click.IntRange(min=given.pop("least"), max=given.pop("most", None))
+        given["type"] = Whole(min=given.pop("least"), max=given.pop("most", None))
     elif "path" in given:
         given |= {"metavar": "FILE", "type": click.Path(path_type=Path, **given.pop("path"))}
     elif part.default is False:

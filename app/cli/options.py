@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from byrote.checkpoints.errors import ByroteError, CheckpointError, NothingFoundError
-from byrote.cli.command import argument, flag, option, probe_names, separated
+from byrote.checkpoints.setting import MAX_SEED
+from byrote.cli.command import Whole, argument, flag, option, probe_names, separated
 from byrote.cli.session import Session
 from byrote.probes.wording import counted
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-NATURAL = click.IntRange(min=0)
+NATURAL = Whole(min=0, max=MAX_SEED)
 POSITIVE = click.IntRange(min=1)
 
 PATHS = argument("PATH...")

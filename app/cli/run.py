@@ -110,6 +110,8 @@ def run(
         load_file(file)
     resolve(config.probes)  # everything a typo can break breaks before work starts
     engine, mine = _placed(engines, jobs, shard)
+    if into.trace is not None and not dry_run:
+        into.trace.open("ab").close()
     opened = opening.open(paths)
     opened.series = losses.given_to(opened.series, session)
     opened.series = [series.select(steps) for series in opened.series]

@@ -7,13 +7,16 @@ happened and what to do.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import click
@@ -183,8 +186,22 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     if isinstance(error, click.NoSuchOption) and error.ctx:
         known = [word for one in error.ctx.command.params for word in one.opts if word.startswith("--")]
         near = [word for word in known if word.startswith(error.option_name)] or near
+    if isinstance(error, click.BadParameter) and (
+        wrong := re.search(r"'([^']+)' (?:is not one of|does not exist)", message)
+    ):
+        near = get_close_matches(wrong[1], _choices(error, Path(wrong[1])), n=1)
     suggestion = f"did you mean {near[0]}? " if near else ""
     return message[:1].lower() + message[1:], f"{suggestion}`{where} -h` lists the options"
+
+
+def _choices(error: click.BadParameter, path: Path) -> list[str]:
+    """What could have been given instead: one of some words, or what lies beside a path that is not there."""
+    if error.param is not None and isinstance(error.param.type, click.Choice):
+        return [str(choice) for choice in error.param.type.choices]
+    try:
+        return [str(path.parent / one.name) for one in path.parent.iterdir()]
+    except OSError:
+        return []
 
 
 def _internal(session: Session, error: Exception) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.sources import Source, SourceConfig
-from byrote.checkpoints.setting import shown
+from byrote.checkpoints.setting import MAX_SEED, shown
 
 NORMS = {"none": None, "ln": "LN", "rms": "RMS"}  # as typed: `normalization_type`
 BLOCKS = {"attention": True, "full": False}  # as typed: `attn_only`
@@ -150,6 +150,8 @@ class LabConfig:
         for name in _AT_LEAST_ZERO:
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
+        if self.seed > MAX_SEED:
+            raise self._refused("seed", "2^53 or less")
         for name in ("lr", "init_std"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise self._refused(name, "a number above 0")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +73,20 @@ def where_results_are(path: Path) -> str:
     from byrote.checkpoints.formats import format_at
 
     with suppress(ByroteError, OSError):
-        held = [
-            path,
-            *(sorted(p for p in path.iterdir() if p.is_dir())[:_LOOKED_AT] if path.is_dir() else ()),
-        ]
-        if any(format_at(place) is not None for place in held):
-            return f"it holds checkpoints, not results: byrote run {path} -o results measures them"
-    return "`byrote run PATH -o results` creates one"
+        deeper = next((file.parent.parent for file in sorted(path.glob("*/*/run.json"))), None)
+        if deeper is not None:
+            return f"it holds results deeper down; name {deeper}"
+        inside = (p for depth in ("*/", "*/*/") for p in sorted(path.glob(depth)))
+        held = [path, *islice(inside, _LOOKED_AT)]
+        found = next((place for place in held if format_at(place) is not None), None)
+        if found is not None:
+            named = path if path in (found, found.parent) else found.parent
+            return f"it holds checkpoints, not results: byrote run {named} -o results measures them"
+    beside = path.parent.iterdir() if not path.exists() and path.parent.is_dir() else ()
+    near = get_close_matches(path.name, [one.name for one in beside if (one / "run.json").is_file()], n=1)
+    return (
+        f"{f'did you mean {path.parent / near[0]}? ' if near else ''}`byrote run PATH -o results` creates one"
+    )
 
 
 def _exists(path: Path) -> bool:

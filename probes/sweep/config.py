@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.setting import is_whole, shown
+from byrote.checkpoints.setting import MAX_SEED, is_whole, shown
 from byrote.interp import device
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class SweepConfig:
             multiple=True,
         ),
     )
-    seed: int = field(default=0, metadata=shown("Of stimuli, bootstraps and nulls.", metavar="N", least=0))
+    seed: int = field(
+        default=0, metadata=shown("Of stimuli, bootstraps and nulls.", metavar="N", least=0, most=MAX_SEED)
+    )
     n_seq: int = field(
         default=32,
         metadata=shown(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.setting import shown
+from byrote.checkpoints.setting import MAX_SEED, shown
 
 UNITS = ("words", "bytes", "tokens")
 WINDOWS = ("documents", "full", "packed")
@@ -78,7 +78,9 @@ class TextSettings:
     sample: int = field(
         default=512, metadata=shown("Stretches of each corpus the model reads.", metavar="N", least=8)
     )
-    seed: int = field(default=0, metadata=shown("Of samples, shuffles and bootstraps.", metavar="N", least=0))
+    seed: int = field(
+        default=0, metadata=shown("Of samples, shuffles and bootstraps.", metavar="N", least=0, most=MAX_SEED)
+    )
 
     def __post_init__(self) -> None:
         _one_of("units", self.units, UNITS)

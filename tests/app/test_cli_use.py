@@ -70,6 +70,24 @@ def test_results_and_checkpoints_are_told_apart(byrote, planted_runs, planted_re
     for place in (planted_results, planted_results / "planted", planted_results / "planted" / "units"):
         done = byrote("run", place)
         assert done.exit_code in (2, 4) and "holds results, not checkpoints" in done.stderr
+    assert f"name {planted_results}" in byrote("show", planted_results.parent).stderr
+    assert (
+        f"did you mean {planted_results / 'planted'}?" in byrote("show", planted_results / "plantet").stderr
+    )
+
+
+def test_what_is_refused_leaves_nothing_and_names_the_nearest_choice(byrote, planted_runs, tmp_path):
+    (tmp_path / "mine.txt").write_text("text")
+    run = ("run", planted_runs / "planted", "-o", tmp_path / "out")
+    for options, words in (
+        (("--seed", str(10**30)), "not in the range 0<=x<=2^53"),
+        (("--trace", tmp_path / "nowhere" / "trace"), "no such file or directory"),
+        (("--dtype", "float23"), "did you mean float32?"),
+        (("--text", tmp_path / "mine.tx"), f"did you mean {tmp_path / 'mine.txt'}?"),
+    ):
+        done = byrote(*run, *options)
+        assert done.exit_code == 2 and words in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_table_is_cut_in_forty_columns(byrote, planted_results):
