@@ -103,6 +103,7 @@ def run(
     are steps; each series becomes one folder of results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
     in flight and stops; twice stops at once.
     """
+    from byrote.checkpoints.atomic import append
     from byrote.checkpoints.engines import HERE
     from byrote.probes.registry import load_file, resolve
 
@@ -111,7 +112,7 @@ def run(
     resolve(config.probes)  # everything a typo can break breaks before work starts
     engine, mine = _placed(engines, jobs, shard)
     if into.trace is not None and not dry_run:
-        into.trace.open("ab").close()
+        append(into.trace, b"")  # one that cannot be written is refused before anything else is
     opened = opening.open(paths)
     opened.series = losses.given_to(opened.series, session)
     opened.series = [series.select(steps) for series in opened.series]
