@@ -5,6 +5,7 @@ For inspection, not for measurement: probes reduce as they go (`byrote.interp.ob
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,9 @@ def capture(
         if site != "token_nll"
     }
     nll = _array(keeper.token_nll) if "token_nll" in wanted else None
-    where = [model.checkpoint.path.name, model.config.get("quantised"), f"step {model.checkpoint.step:,}"]
+    name, step = model.checkpoint.path.name, model.checkpoint.step
+    says_only_step = re.fullmatch(rf"[A-Za-z]+[-_]?0*{step}", name)  # as step_00001000 and checkpoint-1000 do
+    where = [None if says_only_step else name, model.config.get("quantised"), f"step {step:,}"]
     return Capture(tokens, labels, layers, nll, ", ".join(filter(None, where)))
 
 

@@ -296,7 +296,7 @@ def test_what_a_notebook_shows_is_short(results, model, place):
     assert max(lengths) < 700, lengths
     assert repr(series).startswith("CheckpointSeries('planted': 1 checkpoints, steps")
     assert "layers x 4 heads" in repr(model)
-    assert repr(shown[3]).startswith("Capture('step_00000000, step 0': 1 x 3 tokens, pattern [")
+    assert repr(shown[3]).startswith("Capture('step 0': 1 x 3 tokens, pattern [")
     assert shown[4].sentence in repr(shown[4]) and "<table" in shown[4]._repr_html_()
     assert repr(shown[5]) == "Group('a': 1 run, planted)"
 

@@ -185,7 +185,7 @@ class Graph {
       members.forEach((at, i) => {
         const slot = Math.min(i, room - 1), x = this.left + column * 2 * HALF_CELL + 12 + Math.floor(slot / ROWS) * HALF_CELL;
         const y = this.top + (this.bands - 1 - band) * CELL_HEIGHT + 22 + (slot % ROWS) * ROW_HEIGHT;
-        this.places.set(at, [x, y, band, 2 * column + Math.floor(slot / ROWS)]);
+        this.places.set(at, [full && i >= room - 1 ? x - 9 : x, y, band, 2 * column + Math.floor(slot / ROWS)]);
         if (full && i >= room - 1) {
           if (i > room - 1) return;
           const text = drawn("text", { x: x - 4, y: y + 4, class: "layer" });
@@ -268,10 +268,10 @@ class Graph {
       this.lanes.set(name, used + 1);
       return LANE * (used % LANES);
     };
-    const gutter = (x, column) => x - TO_GUTTER - lane(`column ${column}`);
-    const from = gutter(x1, column1);
+    const gutter = (column) => this.left + 12 + column * HALF_CELL - TO_GUTTER - lane(`column ${column}`);
+    const from = gutter(column1);
     if (column1 === column2) return rounded([[x1, y1], [from, y1], [from, y2], [x2, y2]]);
-    const to = gutter(x2, column2);
+    const to = gutter(column2);
     // The least used gap between the two, or that above both.
     const [low, high] = [Math.min(band1, band2), Math.max(band1, band2)];
     const gaps = Array.from({ length: Math.max(1, high - low) }, (_, i) => low + i);
