@@ -167,7 +167,7 @@ def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: st
 
 
 def arms_sentence(rows: pd.DataFrame, *, metric: str, baseline: str, unit: str) -> str:
-    """Which arms are surely worse than the baseline, and which surely better; their means over seeds.
+    """Which arms are significantly worse than the baseline, and which better: 95% intervals over seeds.
 
     Args:
         rows: see `byrote.probes.degrade.dose_response.damage_by_arm`.
@@ -188,7 +188,7 @@ def arms_sentence(rows: pd.DataFrame, *, metric: str, baseline: str, unit: str) 
         if len(these)
     ]
     if not parts:
-        parts = [f"significantly worse or better in none of {counted(len(rows), 'arm')}"]
+        parts = [f"significantly different in none of {counted(len(rows), 'arm')}"]
     seeds = counted(int(rows["seeds"].min()), "seed")
     return f"{sentence_case(measured_words(metric))} against {baseline} is {' and '.join(parts)}; {seeds} per arm."
 

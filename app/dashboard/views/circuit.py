@@ -98,6 +98,7 @@ def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
         height="content" if len(frame) < 11 else TABLE_HEIGHT_PX,
         column_config={
             "z": st.column_config.NumberColumn("z", format="%.2f"),
+            "z this high since step": st.column_config.NumberColumn(format="localized"),
             **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("excess over rotations", CHANGE)},
         },
     )  # fmt: skip

@@ -87,6 +87,7 @@ def draw(view: View, page: Drawing) -> None:
         table, "doses", shown=_in_words(table),
         caption=f"{sentence_case(measured_words(found.metric))} against {found.baseline}: damage is the mean over seeds minus the baseline's; intervals are over "
         "seeds, and over sequences where runs share them.",
+        column_config={"size": st.column_config.NumberColumn(format="localized")},
     )  # fmt: skip
 
 

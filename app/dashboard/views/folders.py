@@ -26,7 +26,10 @@ _VERIFIED, _REMOVING, _SAID, _FAILED = "folder_verified", "folder_removing", "fo
 def results(view: View, page: Drawing) -> None:
     """The table of results folders, and what can be done with one of them."""
     st.subheader("Results", anchor=False)
-    page.table(results_frame(view), "results", caption="Every results folder here.", height="content")
+    page.table(
+        results_frame(view), "results", caption="Every results folder here.", height="content",
+        column_config={"numbers": st.column_config.NumberColumn(format="localized")},
+    )  # fmt: skip
     with panel("the folder"):
         one_folder(view.library, view)
 

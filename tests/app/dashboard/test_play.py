@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browsing import EVIL, STEPS, WORDS, write_pages
+from planted_series import whole, write_results
 
 import byrote as br
 from byrote.checkpoints.errors import ByroteError
@@ -222,3 +223,31 @@ def test_it_plays_from_disk_without_a_network(browser, page, tmp_path):
     assert "attends to" in tab.locator("#attention-L1H3 .live").inner_text()
     context.close()
     assert faults == []
+
+
+_NAMES_UNDER_EDGES = """() => {
+  const svg = document.querySelector('#circuit .stage').shadowRoot.querySelector('svg[role=group]');
+  const names = [...svg.querySelectorAll('text')].map((name) => [name.textContent, name.getBBox()]);
+  const under = new Set(), edges = [...svg.querySelectorAll('.edge')];
+  for (const edge of edges) {
+    for (let at = 0; at <= edge.getTotalLength(); at++) {
+      const { x, y } = edge.getPointAtLength(at);
+      for (const [text, box] of names) if (x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height) under.add(text);
+    }
+  }
+  return [edges.length, names.length, [...under]];
+}"""
+
+
+@pytest.mark.browser
+def test_no_edge_of_a_circuit_of_many_heads_crosses_a_name(browser, tmp_path):
+    write_results(tmp_path, "many", whole(steps=(0, 40), shape=(12, 12)), shape=(12, 12))
+    context = browser.new_context(offline=True, viewport={"width": 1440, "height": 900})
+    tab = context.new_page()
+    file = tmp_path / "play.html"
+    file.write_text(written([tmp_path / "many"]), encoding="utf-8")
+    tab.goto(file.as_uri())
+    tab.wait_for_selector("html[data-ready]")
+    edges, names, under = tab.evaluate(_NAMES_UNDER_EDGES)
+    context.close()
+    assert edges >= 10 and names >= 15 and under == []
