@@ -64,7 +64,7 @@ def group(name: str, runs: Iterable[Table]) -> Group:
 
     Args:
         name: of the arm.
-        runs: results of one run each, their folders, a folder of them, or a glob such as "results/unique-*".
+        runs: results of one run each, their folders, a folder of them, or a glob such as `results/unique-*`.
 
     Raises:
         ByroteError: no run, one training twice, or runs whose declared settings differ in more than seeds.
