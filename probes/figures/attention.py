@@ -66,7 +66,7 @@ def attention(
     shown = [row[: q + 1] + [None] * (pos - q - 1) for q, row in enumerate(exact.astype(np.float64).tolist())]
     words = {value: number(value) for value in np.unique(pattern).tolist()}  # stored ones take 256 values
     hover = [
-        [f"{named[q]} looks at {named[k]}: {words[value]}" for k, value in enumerate(row[: q + 1])]
+        [f"{named[q]} attends to {named[k]}: {words[value]}" for k, value in enumerate(row[: q + 1])]
         + [""] * (pos - q - 1)
         for q, row in enumerate(pattern.tolist() if pos <= MAX_HOVERED_TOKENS else [])
     ]
@@ -81,8 +81,8 @@ def attention(
     labels = [str(i) if small else markup(text, limit=LABEL_CHARS) for i, text in enumerate(texts)][::every]
     ticks, bare = range(0, pos, every), {"showgrid": False, "tickfont": {"size": SMALL_FONT_SIZE_PX}}
     layout: dict[str, Any] = {
-        "xaxis": axis_layout((-0.5, pos - 0.5), ticks, labels, title="looked at") | bare | ({} if small else {"tickangle": -60}),
-        "yaxis": axis_layout((pos - 0.5, -0.5), ticks, labels, title="looks") | bare,
+        "xaxis": axis_layout((-0.5, pos - 0.5), ticks, labels, title="key position") | bare | ({} if small else {"tickangle": -60}),
+        "yaxis": axis_layout((pos - 0.5, -0.5), ticks, labels, title="query position") | bare,
         "coloraxis": color_axis((0.0, 1.0)), "plot_bgcolor": paint("void"),
     }  # fmt: skip
     wide = Canvas(height_px=180 + min(900, max(240, 14 * pos)), bottom_px=100, left_px=110, right_px=116)
@@ -140,17 +140,17 @@ def _table(pattern: Float[np.ndarray, "query_pos key_pos"], texts: Sequence[str]
         (q, k) for q in range(len(texts)) for k in np.argsort(-pattern[q, : q + 1], kind="stable").tolist()
     ]
     rows = [(q, texts[q], k, texts[k], float(pattern[q, k])) for q, k in pairs if pattern[q, k] > 0]
-    return pd.DataFrame(rows, columns=["query", "token that looks", "key", "looked at", "attention"])
+    return pd.DataFrame(rows, columns=["query", "query token", "key", "key token", "attention"])
 
 
 def _finding(pattern: Float[np.ndarray, "query_pos key_pos"], labels: Sequence[str], name: str) -> str:
     strongest = [max(range(q + 1), key=lambda k: pattern[q, k]) for q in range(1, len(labels))]
     if not strongest:
-        return f"{name}: one token, which looks at itself."
+        return f"{name}: one token, which attends to itself."
     most = max(set(strongest), key=strongest.count)
     share = strongest.count(most) / len(strongest)
     last = strongest[-1]
     return (
-        f"{name}: the last token looks most at position {last} ({clean(labels[last])}, {number(pattern[-1, last])}); "
-        f"position {most} is looked at most by {number(share)} of the tokens."
+        f"{name}: the last token attends most to position {last} ({clean(labels[last])}, {number(pattern[-1, last])}); "
+        f"position {most} is attended to most by {number(share)} of the tokens."
     )

@@ -71,9 +71,9 @@ def test_the_attention_figure_says_where_the_head_looks(model):
     fig = figures.attention(seen, head="L1H0", sequence=1)
     heat = fig.data[0]  # the tokens repeat: what an induction head looks at is outlined over it
     assert heat.z[3][5] is None and heat.z[3][2] == pytest.approx(seen.pattern[1, 1, 0, 3, 2])
-    assert heat.hovertext[3][2].startswith("7 (3) looks at 8 (2)")
+    assert heat.hovertext[3][2].startswith("7 (3) attends to 8 (2)")
     strongest = int(seen.pattern[1, 1, 0, -1].argmax())
-    assert f"the last token looks most at position {strongest}" in fig.layout.meta["alt"]
+    assert f"the last token attends most to position {strongest}" in fig.layout.meta["alt"]
     with pytest.raises(ByroteError, match="no head L9H0"):
         figures.attention(seen, head="L9H0")
     with pytest.raises(ByroteError, match="no sequence 2"):
