@@ -52,13 +52,19 @@ def attention(
         A heatmap from 0 to 1; hover names both tokens and the share. The table has a row per pair with attention.
 
     Raises:
-        ByroteError: attention was not captured, or there is no such head or sequence.
+        ByroteError: attention was not captured, there is no such head or sequence, or it is no single pattern.
     """
     name = head_label(*parse_head(head))
     if isinstance(what, Capture):
         pattern = exact = _captured(what, parse_head(head), sequence)
         tokens, where, ids = what.labels[sequence], what.where, what.tokens[sequence]
     else:
+        if not (isinstance(what, np.ndarray) and what.ndim == 2 and len(what) == what.shape[1]):
+            raise ByroteError(
+                f"attention is drawn of a capture or of one square pattern, not of {_kind(what)}",
+                help="br.figures.attention(br.capture(model, text), head='L1H0'); of results, a pattern that "
+                "byrote.probes.attention.stored_pattern reads",
+            )
         pattern, exact = what, np.round(what, 4)  # stored patterns are exact to 1/255
     pos = len(pattern)
     texts = [str(i) for i in range(pos)] if tokens is None else list(tokens)
@@ -96,6 +102,10 @@ def attention(
         alt=_finding(pattern, texts, f"{name} on {clean(where)}" if where else name),
         look=look, table=lambda: _table(pattern, texts),
     )  # fmt: skip
+
+
+def _kind(what: object) -> str:
+    return f"an array of shape {what.shape}" if isinstance(what, np.ndarray) else type(what).__name__
 
 
 def _expected(repeats: Repeats, pos: int) -> list[Trace]:

@@ -18,6 +18,7 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.figures.canvas import LINE_PX, Figure
 from byrote.probes.figures.select import counted, counts_in_words
 from byrote.probes.figures.svg import WIDTH_PX, figure_svg, still_style, theme_variables
+from byrote.probes.figures.svg_room import drawn_px
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS
 from byrote.probes.wording import clean, file_stem
 
@@ -105,7 +106,7 @@ def _titled(fig: Figure, width_px: int, name: str) -> tuple[list[str], int]:
             "<svg ", f'<svg y="{shift_px}" ', 1
         ),
     ]
-    return parts, shift_px + int(layout.height)
+    return parts, shift_px + drawn_px(fig.to_plotly_json()["layout"], width_px)[1]
 
 
 def _file(

@@ -20,13 +20,19 @@ import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, sample_colorscale
 
 from byrote.probes.figures.svg_paths import dashes, joined, path_of, short_number
+from byrote.probes.figures.svg_room import (
+    ROW_PX,
+    drawn_px,
+    plain_text,
+    wide_px,
+    with_a_plot,
+    with_room,
+)
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.wording import clean
 
 WIDTH_PX = 980
-CHAR_PX = 6.8  # of a letter of 12 px, on average, rather too much than too little
 MAX_TITLED_CELLS = 96
-MIN_PLOT_FRAC = 0.35  # of a figure's width, for what is drawn between the words at its left and right
 N_COLOUR_LEVELS = 48  # cells share colours, so that a large grid is a few dozen paths
 DARK_ABOVE = 0.179  # relative luminance of a ground on which black and white stand out equally (WCAG 2.2)
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
@@ -102,7 +108,9 @@ def figure_svg(
         ValueError: the figure uses a trace type that is not drawn here.
     """
     spec = fig if isinstance(fig, dict) else fig.to_plotly_json()
-    layout = _with_a_plot(spec["layout"], width_px) if fit else spec["layout"]
+    width_px, height_px = drawn_px(spec["layout"], width_px)
+    layout = {**spec["layout"], "height": height_px}
+    layout = with_a_plot(layout, width_px) if fit else layout
     for trace in spec["data"]:
         if trace["type"] not in ("scatter", "heatmap"):
             raise ValueError(f"no still drawing for a {trace['type']} trace")
@@ -125,17 +133,6 @@ def figure_svg(
     named = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
     return f'<svg class="still" role="img" {named} {size}>{"".join(parts)}</svg>'
-
-
-def _with_a_plot(layout: dict[str, Any], width_px: int) -> dict[str, Any]:
-    """The layout without the words at the right of rows, where they and the labels at the left leave next to nothing between them."""
-    margin, notes, beside = layout["margin"], layout.get("annotations", ()), ("paper", 1, "left")
-    if width_px - margin["l"] - margin["r"] >= MIN_PLOT_FRAC * width_px:
-        return layout
-    left = [note for note in notes if (note.get("xref"), note["x"], note.get("xanchor")) != beside]
-    return (
-        layout if len(left) == len(notes) else {**layout, "annotations": left, "margin": {**margin, "r": 16}}
-    )
 
 
 def places(
@@ -233,13 +230,15 @@ class _Frame:
         if x_axis.get("showticklabels", True):
             ticks = zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True)
             places = [(x(v), t) for v, t in ticks]
-            places = _with_room(places) if self.fit else places
+            places = with_room(places, wide_px) if self.fit else places
             parts += [_text(at, y.start + 18, t, css="tick") for at, t in places]
         if y_axis.get("showticklabels", True):
             ticks = zip(y_axis.get("tickvals", ()), y_axis.get("ticktext", ()), strict=True)
-            parts += [_text(x.start - 7, y(v), t, anchor="end", css="tick", middle=True) for v, t in ticks]
+            places = [(y(v), t) for v, t in ticks]
+            places = with_room(places, lambda _: ROW_PX) if self.fit else places
+            parts += [_text(x.start - 7, at, t, anchor="end", css="tick", middle=True) for at, t in places]
         if title := x_axis.get("title", {}).get("text"):
-            middle = min((x.start + x.end) / 2, self.width - _wide(title) / 2)
+            middle = min((x.start + x.end) / 2, self.width - wide_px(title) / 2)
             parts.append(_text(middle, y.start + 39, title, css="title"))
         if title := y_axis.get("title", {}).get("text"):
             place = (x.start - 46 if self.left > 60 else x.start - 36, (y.start + y.end) / 2)
@@ -315,7 +314,7 @@ def _heatmap(
             color = None if share is None else _hex(levels[round(share * N_COLOUR_LEVELS)])
             start = (x(column) - wide / 2, y(row))
             if titles:
-                hover = _plain(trace["hovertext"][row][column])
+                hover = plain_text(trace["hovertext"][row][column])
                 stroke = _stroke(color or "transparent", high)
                 cells.append(f'<path d="{dashes([start], wide)}" {stroke}><title>{hover}</title></path>')
             elif color:
@@ -325,8 +324,8 @@ def _heatmap(
                 if fit:  # the value without its interval, or nothing, where there is no room
                     lines = (
                         lines
-                        if max(map(_wide, lines)) <= wide
-                        else [one for one in lines[:1] if _wide(one) <= wide]
+                        if max(map(wide_px, lines)) <= wide
+                        else [one for one in lines[:1] if wide_px(one) <= wide]
                     )
                 if lines:
                     texts.append(_cell_text(x(column), y(row), "<br>".join(lines), readable_on(color)))
@@ -335,20 +334,6 @@ def _heatmap(
         *(f'<path d="{dashes(s, wide)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
         *texts,
     ]
-
-
-def _with_room(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Labels that do not touch, the last one first: (centre in pixels, text)."""
-    chosen: list[tuple[float, str]] = []
-    for at, text in sorted(labels, reverse=True):
-        if not chosen or at + _wide(text) / 2 + CHAR_PX < chosen[-1][0] - _wide(chosen[-1][1]) / 2:
-            chosen.append((at, text))
-    return chosen[::-1]
-
-
-def _wide(text: str) -> float:
-    """About how wide a line of the figures' small writing is, in pixels."""
-    return CHAR_PX * len(_plain(text))
 
 
 def _hex(color: str) -> str:
@@ -366,7 +351,7 @@ def readable_on(color: str) -> str:
 def _cell_text(x: float, y: float, text: str, color: str) -> str:
     lines = text.split("<br>")
     return "".join(
-        f'<text x="{short_number(x)}" y="{short_number(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" fill="{color}">{_plain(line)}</text>'
+        f'<text x="{short_number(x)}" y="{short_number(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" fill="{color}">{plain_text(line)}</text>'
         for i, line in enumerate(lines)
     )
 
@@ -445,14 +430,7 @@ def _text(
     y = y + 4 if middle else y
     turn = f' transform="rotate(-90 {short_number(x)} {short_number(y)})"' if rotate else ""
     place = "" if anchor == "start" else f" {anchor}"
-    return (
-        f'<text x="{short_number(x)}" y="{short_number(y)}" class="{css}{place}"{turn}>{_plain(text)}</text>'
-    )
-
-
-def _plain(markup: str) -> str:
-    """Plotly markup as escaped text: its line breaks become spaces, its entities are read and written again."""
-    return html.escape(html.unescape(markup.replace("<br>", " ")), quote=False)
+    return f'<text x="{short_number(x)}" y="{short_number(y)}" class="{css}{place}"{turn}>{plain_text(text)}</text>'
 
 
 def _fill(color: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 from paper_runs import planted_run
 
@@ -76,3 +78,19 @@ def test_what_cannot_be_saved_is_refused(unique: Results, tmp_path: Path) -> Non
     with pytest.raises(ByroteError, match="cannot write"):
         figures.save(fig, tmp_path / "none" / "a.svg")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+def test_an_attention_matrix_is_square_and_its_labels_do_not_touch(tmp_path: Path, width: str) -> None:
+    pattern = np.tril(np.ones((31, 31))) / np.arange(1, 32)[:, None]
+    fig = figures.attention(pattern, head="L1H0")
+    text = figures.save(fig, tmp_path / "a.svg", width).read_text(encoding="utf-8")
+    ((wide, high),) = re.findall(r'<path d="M[\d.]+ [\d.]+h([\d.]+)v-?([\d.]+)H', text)
+    assert float(wide) == pytest.approx(float(high), abs=1)
+    rows = [float(y) for y in re.findall(r'y="([\d.]+)" class="tick end', text)]
+    assert len(rows) > 7 and min(b - a for a, b in itertools.pairwise(sorted(rows))) >= 10
+
+
+def test_attention_of_what_is_no_pattern_is_refused() -> None:
+    with pytest.raises(ByroteError, match=r"not of an array of shape \(2, 3\)"):
+        figures.attention(np.zeros((2, 3)), head="L1H0")
