@@ -90,8 +90,8 @@ def assert_answer_of_the_python_api(
 
 def test_the_answer_on_words_is_that_of_the_python_api(hf_series, tmp_path):
     series = with_tokenizer(hf_series("gpt2", 3))
-    code, (file,) = worker(series, [2], TEXT, tmp_path)
-    assert code == 0
+    code, (file, other) = worker(series, [2, 0], TEXT, tmp_path)
+    assert code == 0 and stored_texts(other)[0].words == ("<bos>", *TEXT.split())
     text = assert_answer_of_the_python_api(file, series, TEXT)
     assert text.words == ("<bos>", *TEXT.split())
 
