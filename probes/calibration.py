@@ -297,7 +297,7 @@ def comparison_calibrations() -> list[Calibration]:
     return [
         Calibration(f"compare, {HEADS} heads of equal truth: any clear change", seldom,
                     _each(partial(_any_changed, shift=0.0, spread=1.0), 70)),
-        Calibration(f"compare, {HEADS} heads that surely differ by a fifth of the smallest effect: any clear change",
+        Calibration(f"compare, {HEADS} heads that significantly differ by a fifth of the smallest effect: any clear change",
                     seldom, _each(partial(_any_changed, shift=0.2 * SMALLEST, spread=0.05), 71)),
         Calibration("compare, 16 changed heads among 64: share of those reported that are false", low_share,
                     _each(_false_changes, 72)),
@@ -369,12 +369,12 @@ def event_calibrations(n_steps: int = N_STEPS) -> list[Calibration]:
          lambda r: bench.order(r, 0.3).first.startswith("second")),
     )  # fmt: skip
     covered: tuple[tuple[str, Callable[[Rng], Outcome]], ...] = (
-        *((f"onset of {f:.0%}: interval holds the truth", partial(bench.onset_covered, frac=f)) for f in (0.1, 0.5, 0.9)),
-        ("onset by threshold: interval holds the truth", bench.threshold_covered),
+        *((f"onset of {f:.0%}: interval covers the true value", partial(bench.onset_covered, frac=f)) for f in (0.1, 0.5, 0.9)),
+        ("onset by threshold: interval covers the true value", bench.threshold_covered),
         ("phase window holds the steepest step", bench.phase_covered),
-        ("peak: interval holds the best step", bench.peak_covered),
-        ("decay: interval holds the share lost", bench.decay_covered),
-        ("lag: interval holds the truth", bench.lag_covered),
+        ("peak: interval covers the best step", bench.peak_covered),
+        ("decay: interval covers the share lost", bench.decay_covered),
+        ("lag: interval covers the true value", bench.lag_covered),
     )  # fmt: skip
     return [
         Calibration(f"{name}, {n_steps} checkpoints", judge, _each(trial, salt, i))
@@ -493,5 +493,5 @@ def _width(rng: Rng) -> float:
 
 
 def _within(truth: float, lo: float | int | None, hi: float | int | None) -> bool:
-    """Whether an interval holds the truth; None is an open end."""
+    """Whether an interval covers the true value; None is an open end."""
     return bool((lo is None or lo <= truth) and (hi is None or truth <= hi))

@@ -77,7 +77,7 @@ def verdict_calibrations() -> list[Calibration]:
     """How often claims are called reproduced that are false, with the smallest effect left out."""
     found = [
         Calibration(
-            f"claim, {name}, {k} {'pairs' if paired else 'a side'}, nothing differs: reproduced, or in direction", seldom,
+            f"claim, {name}, {k} {'pairs' if paired else 'per arm'}, nothing differs: reproduced, or in direction", seldom,
             each(partial(_false_claim, draw=draw, kind=kind, k=k, paired=paired), 110, i, k, int(paired), times=HALF),
         )
         for i, (name, draw, kind) in enumerate(_NULLS)
@@ -86,14 +86,14 @@ def verdict_calibrations() -> list[Calibration]:
     ]  # fmt: skip
     found += [
         Calibration(
-            f"claim of no change, {k} {'pairs' if paired else 'a side'} that differ by the smallest effect: reproduced", seldom,
+            f"claim of no change, {k} {'pairs' if paired else 'per arm'} that differ by the smallest effect: reproduced", seldom,
             each(partial(_false_equivalence, k=k, paired=paired), 111, k, int(paired), times=HALF),
         )
         for k in (MIN_SEEDS, 8)
         for paired in (True, False)
     ]  # fmt: skip
     found += [
-        Calibration(f"claim by ranks, {k} {'pairs' if paired else 'a side'}: interval holds the shift", holds,
+        Calibration(f"claim by ranks, {k} {'pairs' if paired else 'per arm'}: interval covers the shift", holds,
                     each(partial(_rank_covered, k=k, paired=paired), 112, k, int(paired), times=HALF))
         for k in (6, 8)
         for paired in (True, False)
@@ -142,26 +142,26 @@ DRAWS = 200  # resamples; intervals are Student's, so that more change little
 def size_calibrations() -> list[Calibration]:
     """Coverage of multipliers of known truth, and preferential damage where there is none."""
     found = [
-        Calibration(f"effective size by {how}, {k} seeds a size: interval holds the multiplier", holds,
+        Calibration(f"effective size by {how}, {k} seeds a size: interval covers the multiplier", holds,
                     each(partial(_multiplier_covered, how=how, k=k), 120, i, k, times=HALF if how == "power" and k == 3 else FEWER))
         for i, how in enumerate(("power", "interpolate", "linear"))
         for k in (3, MIN_SEEDS)
     ]  # fmt: skip
     return [
         *found,
-        Calibration("effective size over three sizes, 5 seeds: interval holds the harmonic mean", holds,
+        Calibration("effective size over three sizes, 5 seeds: interval covers the harmonic mean", holds,
                     each(partial(_multiplier_covered, how="power", k=MIN_SEEDS, over=True), 121, times=FEWER)),
-        Calibration("preferential damage, both metrics halved, 5 seeds: one surely hit harder", seldom,
+        Calibration("preferential damage, both metrics halved, 5 seeds: one significantly hit harder", seldom,
                     each(_preferred_alarm, 122, times=FEWER)),
-        Calibration("preferential damage, one halved and one quartered, 5 seeds: Fieller's interval holds the ratio", holds,
+        Calibration("preferential damage, one halved and one quartered, 5 seeds: Fieller's interval covers the ratio", holds,
                     each(partial(_ratio_covered, clipped=False), 123, times=FEWER)),
-        Calibration("preferential damage, a quartered one below the ladder, 5 seeds: open interval holds the ratio", holds,
+        Calibration("preferential damage, a quartered one below the ladder, 5 seeds: open interval covers the ratio", holds,
                     each(partial(_ratio_covered, clipped=True), 126, times=FEWER)),
-        Calibration("effective size within 10% of the ladder's end, 5 seeds: interval holds the multiplier", holds,
+        Calibration("effective size within 10% of the ladder's end, 5 seeds: interval covers the multiplier", holds,
                     each(_end_covered, 127, times=FEWER)),
-        Calibration("seed noise floor of 5 seeds: interval holds the standard deviation", covers,
+        Calibration("seed noise floor of 5 seeds: interval covers the standard deviation", covers,
                     each(_floor_covered, 124)),
-        Calibration("churn of 6 seeds, 64 members: interval holds the truth", holds, each(_churn_covered, 125, times=FEWER)),
+        Calibration("churn of 6 seeds, 64 members: interval covers the true value", holds, each(_churn_covered, 125, times=FEWER)),
     ]  # fmt: skip
 
 
@@ -324,11 +324,11 @@ def curve_calibrations() -> list[Calibration]:
     """Double descent over seeds, R*, capacity, the extraction threshold, displacement."""
     return [
         Calibration("double descent of 5 seeds that fall to a noisy floor: found", seldom, each(_false_descent, 140, times=FEWER)),
-        Calibration("double descent of 5 seeds: interval holds the step of the top", holds, each(_top_covered, 141, times=FEWER)),
-        Calibration("R* of effective data, 5 seeds: interval holds the truth", holds, each(_r_star_covered, 142, times=0.1)),
+        Calibration("double descent of 5 seeds: interval covers the step of the top", holds, each(_top_covered, 141, times=FEWER)),
+        Calibration("R* of effective data, 5 seeds: interval covers the true value", holds, each(_r_star_covered, 142, times=0.1)),
         Calibration("capacity on a plateau, 5 seeds: said to be still rising", seldom, each(_false_rise, 143, times=FEWER)),
-        Calibration("capacity, 5 seeds: interval holds the plateau", holds, each(_plateau_covered, 144, times=FEWER)),
-        Calibration("extraction by duplicates, 5 seeds: interval holds the threshold", holds, each(_threshold_covered, 145, times=FEWER)),
+        Calibration("capacity, 5 seeds: interval covers the plateau", holds, each(_plateau_covered, 144, times=FEWER)),
+        Calibration("extraction by duplicates, 5 seeds: interval covers the threshold", holds, each(_threshold_covered, 145, times=FEWER)),
         Calibration("displacement where nothing differs, 5 seeds: absent or displaced", seldom, each(_false_displacement, 146, times=FEWER)),
     ]  # fmt: skip
 

@@ -25,12 +25,12 @@ FEWER = 0.15  # tries
 def member_calibrations() -> list[Calibration]:
     """Coverage and false alarms over runs that share their luck among all members."""
     found = [
-        Calibration(f"counterfactual memorisation, {runs} runs, half of the members each: interval holds the mean", holds,
+        Calibration(f"counterfactual memorisation, {runs} runs, half of the members each: interval covers the mean", holds,
                     each(partial(_mean_covered, runs=runs), 150, runs, times=FEWER))
         for runs in (6, 12)
     ]  # fmt: skip
     found += [
-        Calibration("counterfactual memorisation where nothing is remembered, 8 runs: any member surely memorised", seldom,
+        Calibration("counterfactual memorisation where nothing is remembered, 8 runs: any member significantly memorised", seldom,
                     each(_false_memory, 151, times=FEWER)),
         Calibration(f"dependence check, {MIN_SEEDS} seeds, members that do not interfere: dependent", seldom,
                     each(partial(_said, shift=0.0, word=DEPENDENT), 152, times=FEWER)),

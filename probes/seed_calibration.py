@@ -51,14 +51,14 @@ def seed_calibrations() -> list[Calibration]:
     ]  # fmt: skip
     found += [
         Calibration(
-            f"seeds that settle high or low at a phase change, {k} a side, Welch: the primary metric better or worse", seldom,
+            f"seeds that settle high or low at a phase change, {k} per arm, Welch: the primary metric better or worse", seldom,
             each(partial(_bimodal_alarm, k=k), 92, k),
         )
         for k in (MIN_SEEDS, 10)
     ]  # fmt: skip
     return [
         *found,
-        Calibration(f"onsets of {MIN_SEEDS} seeds a side of one arm, a third of them never: order or counts differ", seldom,
+        Calibration(f"onsets of {MIN_SEEDS} seeds per group of one arm, a third of them never: order or counts differ", seldom,
                     each(_onsets_alarm, 93)),
     ]  # fmt: skip
 

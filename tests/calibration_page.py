@@ -48,7 +48,7 @@ def written_out(kept: dict[str, Any]) -> str:
         [
             f"`{kept['command']}`, {kept['date']}, {versions}:",
             "",
-            _row("95% intervals that held the truth", *(f"n = {n}" for n in sizes)),
+            _row("95% intervals that contained the true value", *(f"n = {n}" for n in sizes)),
             _row(*["---"] * (1 + len(sizes))),
             *(
                 _row(shape, *(means[shape, n]["found"] for n in sizes))

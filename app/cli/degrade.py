@@ -75,7 +75,7 @@ def degrade(
         default="repeat_loss/later_blocks",
     ),
     how: str = option(
-        "How sizes are read off the baseline's ladder: a power law of the loss, on the chord between sizes, on a line in ln N.",
+        "How sizes are derived from the baseline's ladder: a power law of the loss, on the chord between sizes, on a line in ln N.",
         type=click.Choice(("power", "interpolate", "linear")),
         default="power",
     ),

@@ -9,7 +9,7 @@
 
 A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`.
 
-The folder in which a command is started may be somebody else's. So `allow-download`, `disk-budget`, `plugin`, `fresh`,
+The folder in which a command is started may belong to someone else. So `allow-download`, `disk-budget`, `plugin`, `fresh`,
 `retrain-stale`, `allow-origin`, `stop-on-fail`, `engine`, `engine-option` and `install` are not read from there, nor a report, trace,
 JUnit file or folder of `reproduce` that would be written outside of it; one line says which.
 """

@@ -10,7 +10,7 @@ arXiv:2211.00593; resampling: Chan et al. 2022, causal scrubbing. Made at z, the
 5. pattern_preserving: with z set to 0 and every head of a later layer kept at its clean attention pattern, minus 1:
    what the head writes, without what it moves other heads to look at. A later head's z is its clean pattern times its
    own values; that this is what z is, and that it moves the logits, is checked on the model first
-6. each head alone, paired by sequence; heads that stand in for each other show nothing here: see load_bearing
+6. each head alone, paired by sequence; heads that back each other up show nothing here: see load_bearing
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits, Q-, K- and V-composition. They subtract
 what random matrices of the same shapes give; here what is subtracted keeps each pair's own spectra.
 
-A trained residual stream has directions that most heads write and read, and random rotations know nothing of them: held
-against rotations, 19 to 69% of the pairs of trained models stand out. So z asks what else the model's own heads do: it is
-high where a pair composes more than the other pairs of the same two layers. It finds pairs worth a look. What a pair is
-for, and whether it is used, is not in it: `induction_circuit` ablates the path.
+A trained residual stream has directions that most heads write and read, and random rotations ignore them: compared with
+rotations, 19 to 69% of the pairs of trained models stand out. So z asks what else the model's own heads do: it is high
+where a pair composes more than the other pairs of the same two layers. It finds pairs worth a look. What a pair is for,
+and whether it is used, is not in it: `induction_circuit` ablates the path.
 
 1. the earlier head writes A = W_V W_O; the later one reads with B = W_Q W_K^T (Q), W_K W_Q^T (K) or W_V W_O (V), all
    d_model x d_model, norms folded, and writes centred where the later norm centres

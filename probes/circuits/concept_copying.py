@@ -2,7 +2,7 @@
 
 Source: Feucht et al. 2025, The dual-route model of induction, arXiv:2504.03022 (concept copying score: the same patch as
 for token copying, at the token before a multi-token entity; P_patched - P_corrupted of the entity's second token). The
-words are ours: theirs are names from CounterFact.
+words are byrote's own: theirs are names from CounterFact.
 
 1. words: pairs of tokens that belong together: a lab source's bigrams, else pairs that occur in 3 windows of the natural
    text or more, the second half of the times that anything follows the first, and 5 times as often as elsewhere

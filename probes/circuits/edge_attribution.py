@@ -1,7 +1,7 @@
 """Edge attribution: which edges between heads and MLPs carry copying, and how few of them do it all?
 
 Source: EAP-IG and faithfulness: Hanna et al. 2024, arXiv:2403.17806; edge attribution patching: Syed et al. 2023,
-arXiv:2310.10348; over training, and the 80% of a circuit: Tigges et al. 2024, arXiv:2407.10827. The corruption is ours.
+arXiv:2310.10348; over training, and the 80% of a circuit: Tigges et al. 2024, arXiv:2407.10827. The corruption is byrote's own.
 
 1. clean: BOS and a block of random tokens m times. Corrupted: the first m - 1 blocks redrawn, each by itself, the last
    one as it was. loss: mean over the last block's tokens but its first, which nothing foretells; gain = corrupted - clean

@@ -1,7 +1,7 @@
 """Function vectors: which heads carry what a few examples have in common, so that their output alone sets the task?
 
 Source: Todd et al. 2024, arXiv:2310.15213 (function vectors; causal indirect effect of a head's mean output); against
-induction heads: Yin and Steinhardt 2025, arXiv:2502.14010. Prompts of bare token pairs, and tasks made of them, are ours.
+induction heads: Yin and Steinhardt 2025, arXiv:2502.14010. Prompts of bare token pairs, and tasks made of them, are byrote's own.
 
 1. tasks: first token -> second of the words of the text, or of a lab source; word -> its variant (a plural s, other case,
    or a space before it) of a vocabulary with texts. A task needs as many pairs as a prompt holds, and one more

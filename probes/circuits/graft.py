@@ -1,6 +1,6 @@
 """Graft: put heads of one step into another, and see what returns.
 
-Source: Singh et al. 2024, arXiv:2404.07129 (sub-circuits taken from another point of training). The controls are ours.
+Source: Singh et al. 2024, arXiv:2404.07129 (sub-circuits taken from another point of training). The controls are byrote's own.
 
 1. into, from: loss on later blocks of repeated random tokens at the two steps, nothing changed
 2. weights: the loss at the step `into` with the heads' own weights (W_Q, W_K, W_V, W_O and their biases) from the other

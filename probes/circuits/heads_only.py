@@ -1,14 +1,14 @@
 """Heads only: how much of copying is left when all heads but a few of the strongest are taken away?
 
 Source: restricted loss as a measure of progress: Nanda et al. 2023, arXiv:2301.05217 (loss with only the components of the
-mechanism in question); mean ablation: Wang et al. 2022, arXiv:2211.00593. The choice of heads and the control are ours.
+mechanism in question); mean ablation: Wang et al. 2022, arXiv:2211.00593. The choice of heads and the control are byrote's own.
 
 1. clean: mean loss on later blocks, nothing changed; none: the same with every head's z set to its mean over the other
    sequences at the same position
 2. chosen = the k heads with the highest prefix_matching and the k with the highest previous_token: both halves of the circuit
 3. loss: with every head but the chosen ones ablated as in 1; one value for each k = 1 .. 4 (fewer where there are fewer heads)
-4. returned = mean (none - loss) / mean (none - clean), resampled together: 1 when the chosen heads do it alone; above 1
-   where the others stand in the way. Undefined where all heads together do not significantly lower the loss
+4. returned = mean (none - loss) / mean (none - clean), resampled together: 1 when the chosen heads do it alone; above 1 where the
+   others interfere. Undefined where all heads together do not significantly lower the loss
 5. random: 3 with as many other heads of the same layers left standing, mean over up to 5 distinct draws; layers with too few
    others give none
 """

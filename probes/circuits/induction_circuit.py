@@ -14,9 +14,9 @@ Wang et al. 2022, arXiv:2211.00593.
 4. q_change: the same with the path into the queries
 5. k_z, q_z: composition of the pair from the weights, as `composition` has it; not part of the test
 
-Block lengths differ between sequences: in blocks of one length the earlier copy stands at the same place in all of them,
-and the mean over the others would hold the very position that a head passes on. Only the direct path is seen, not what
-MLPs or heads in between pass on, and one path at a time: of two senders that do the same neither is missed.
+Block lengths differ between sequences: in blocks of one length the earlier copy is at the same place in all of them,
+and the mean over the others would contain exactly the position that a head passes on. Only the direct path is seen, not
+what MLPs or heads in between pass on, and one path at a time: of two senders that do the same neither is missed.
 """
 
 from __future__ import annotations

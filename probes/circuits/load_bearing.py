@@ -1,7 +1,7 @@
 """Load-bearing: does the model need the heads that look like induction heads, or do they only look the part?
 
 Source: matched controls and the distinction of signature and load: Sabry and Belz 2025, arXiv:2509.22947; mean
-ablation: Wang et al. 2022, arXiv:2211.00593. The rule and its margins are ours.
+ablation: Wang et al. 2022, arXiv:2211.00593. The rule and its margins are byrote's own.
 
 1. every head's prefix_matching minus its shuffled null, paired by sequence (sink_free where more than 0.8 of its attention
    is on position 0). top: the k heads where it is highest; k = top_heads, or 5% of all heads, rounded, at least 1
@@ -88,7 +88,7 @@ _UNCALLED = "copying was not measured, so that no head can be called"
         "n_joint": "heads that match prefixes and raise what followed, however little",
         "n_draws": "distinct random sets the top heads were compared with",
         "n_possible": "distinct random sets there are",
-        "layers_away": "0: random heads are of the same layers; else so many layers away where a layer has too few",
+        "layers_away": "0: random heads are of the same layers; otherwise how many layers away, where a layer has too few",
     },
     main_metric="excess",
     units={

@@ -2,7 +2,7 @@
 
 Source: differences of logits between models as something that can be scaled and added: Mitchell et al. 2023,
 arXiv:2310.12962 (emulated fine-tuning), and Liu et al. 2024, arXiv:2401.08565 (proxy tuning); here the two models are two steps
-of one series, and the difference is what training between them did. The measures and the texts compared are ours.
+of one series, and the difference is what training between them did. The measures and the texts compared are byrote's own.
 
 1. texts: `members` and `fresh` (twins), scored on the first block, where nothing can be copied; `repeats`: random tokens
    repeated, scored on later blocks but their first tokens, where

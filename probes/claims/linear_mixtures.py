@@ -1,6 +1,6 @@
 """A linear regression in which a share of the data has the labels of an earlier fit. No torch.
 
-Source: Dohmatob et al. 2025, Strong Model Collapse, arXiv:2410.04840, of which the abstract was read; the construction is ours. There,
+Source: Dohmatob et al. 2025, Strong Model Collapse, arXiv:2410.04840, of which the abstract was read; the construction is byrote's own. There,
 labels of the synthetic share come from other weights than the truth; here these are a fit to real data, as a trained generator is.
 
 1. x standard normal in d dimensions, y = x.w + noise of variance 1. The generator's weights are least squares on 100 real samples

@@ -2,7 +2,7 @@
 
 Source of the first: Gerstgrasser et al. 2024, arXiv:2404.01413 (replace and accumulate), and Zhu et al. 2024, arXiv:2412.14689 (token
 editing), both after Mobahi, Farajtabar and Bartlett 2020. Of the second: Chudnovsky et al. 2026, arXiv:2606.24998, of which only
-the abstract was read: the construction is ours.
+the abstract was read: the construction is byrote's own.
 
 1. generations: labels y = x.w + noise of T standard normal x in d dimensions; w_1 is their least-squares fit. Every further
    generation labels data with the last fit and fresh noise: replace fits new x with such labels alone; accumulate adds them to all

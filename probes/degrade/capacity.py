@@ -1,7 +1,7 @@
 """Capacity in bits per parameter, and extraction against the number of duplicates. No torch.
 
 Source: Morris et al. 2025, arXiv:2505.24832: the plateau of unintended memorisation over data set sizes, about 3.6 bits per parameter;
-Carlini et al. 2022, arXiv:2202.07646: extraction grows with the logarithm of duplicates. The threshold reading is ours: at small
+Carlini et al. 2022, arXiv:2202.07646: extraction grows with the logarithm of duplicates. The threshold reading is byrote's own: at small
 scale extraction jumps, so that a logistic curve has a place and a steepness where a line has neither.
 
 1. capacity: bits per parameter = bits of all members over N, per run; mean over seeds at each data set size; plateau = that of the

@@ -2,7 +2,7 @@
 
 Source: Zhang et al. 2021, arXiv:2112.12938, section 3 (after Feldman and Zhang 2020, arXiv:2008.03703): mem(x) is the mean
 performance on x of models trained on random subsets of the data that hold x, minus that of models whose subsets do not; performance
-is the share of tokens predicted first. Intervals over runs and the correction over sequences are ours.
+is the share of tokens predicted first. Intervals over runs and the correction over sequences are byrote's own.
 
 1. of each member: mean value over the runs that were trained on it, minus the mean over those that were not; two runs or more on
    either side

@@ -1,7 +1,7 @@
 """Do experiments that share one training run interfere? Members planted together against the same ones planted in two halves. No torch.
 
 Source: Bordt and Pawelczyk 2025, arXiv:2509.23383 (Train once, answer all): experiment i is independent of the others T where its outcome
-in a run with i alone is distributed as in a run with i and T. The halves, the pairs of seeds and the smallest effect are ours.
+in a run with i alone is distributed as in a run with i and T. The halves, the pairs of seeds and the smallest effect are byrote's own.
 
 1. a whole and its half: an arm that was trained on every member that the other one was trained on, as often, and on more (the lab's
    `planted = "all"` and "even", "odd"); runs of one seed have the same members, weights at step 0 and fresh data

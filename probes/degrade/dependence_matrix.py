@@ -2,7 +2,7 @@
 
 Source: Bordt and Pawelczyk 2025, arXiv:2509.23383 (Train once, answer all), the matrix of their dependence test: Y_i^{j}, the outcome of
 experiment i after training on the data of experiment j. They continue an intermediate checkpoint once per experiment; here any runs
-serve of which each has some of the experiments, and all of them are read for every pair. Least squares, intervals and words are ours.
+serve of which each has some of the experiments, and all of them are read for every pair. Least squares, intervals and words are byrote's own.
 
 1. an experiment: the members that are in the same runs, all of them together; members of every run, or of none, are of none
 2. its outcome in a run: the mean of its members' values there

@@ -1,6 +1,6 @@
 """Double descent of an arm: does its loss fall, rise and fall again in every seed's own time, more than seeds differ? No torch.
 
-Source: Hernandez et al. 2022, arXiv:2205.10487, figure 3; Nakkiran et al. 2020, arXiv:1912.02292. The test is ours; of one run over
+Source: Hernandez et al. 2022, arXiv:2205.10487, figure 3; Nakkiran et al. 2020, arXiv:1912.02292. The test is byrote's own; of one run over
 sequences it is `byrote.trajectory.double_descent`.
 
 1. each seed's loss is smoothed over ln(1 + step) by a Gaussian kernel (Nadaraya 1964, Watson 1964); bandwidth 0.15 e-folds unless

@@ -1,7 +1,7 @@
 """Displacement: in damaged runs, do other heads take over what induction heads write for a copied token? No torch.
 
 Source: Hernandez et al. 2022, arXiv:2205.10487, section 5.2 (a skip-trigram head may replace the induction head) and appendix B (direct
-logit attribution of two models, inconclusive); the numbers are those of `induction_dla`. The classes and the test are ours.
+logit attribution of two models, inconclusive); the numbers are those of `induction_dla`. The classes and the test are byrote's own.
 
 1. every head of a run has a class by its own verdicts at that step: induction head (`induction` verdict), else previous-token head
    (lower end above 0.4), else other head

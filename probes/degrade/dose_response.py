@@ -1,7 +1,7 @@
 """Dose and response: how does damage grow with the dose, is the worst dose in the middle, and over which doses is it bad? No torch.
 
 Source: Hernandez et al. 2022, arXiv:2205.10487, figures 2, 4 and 15 and appendix on boundaries (half of the largest effect, linear
-in log); umbrella test: Mack and Wolfe 1981, J. Am. Stat. Assoc. 76. Choosing on some seeds and testing on others is ours.
+in log); umbrella test: Mack and Wolfe 1981, J. Am. Stat. Assoc. 76. Choosing on some seeds and testing on others is byrote's own.
 
 1. damage = mean over seeds of the value at a dose minus that of the baseline, signed so that more is worse; paired by seed where
    all doses have the same seeds, with Student's interval, otherwise Welch's

@@ -1,7 +1,7 @@
 """Effective model size: how many parameters of a healthy model are as good as this one? No torch.
 
 Source: Hernandez et al. 2022, arXiv:2205.10487, sections 2 and 4, figures 4, 5, 13, 20 and 21 (constants not printed; the closed
-form is ours); compute-equivalent loss: Chudnovsky et al. 2026, arXiv:2606.24998; effective parameters of repeated data.
+form is byrote's own); compute-equivalent loss: Chudnovsky et al. 2026, arXiv:2606.24998; effective parameters of repeated data.
 
 1. ladder: the control's mean over seeds at each size N. "power": ln(L - floor) = a - alpha ln N by least squares over sizes, for test
    loss, the floor being the Bayes loss where it is known; "interpolate": value against ln N piecewise, for copying; "linear":

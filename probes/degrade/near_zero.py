@@ -1,6 +1,6 @@
 """The near-zero diagnostic: is the worst dose the one at which the loss on the repeated data nears zero? No torch.
 
-Source: Hernandez et al. 2022, arXiv:2205.10487, section 5: "practical diagnostic"; the threshold is ours (`NEAR_ZERO_FRAC`).
+Source: Hernandez et al. 2022, arXiv:2205.10487, section 5: "practical diagnostic"; the threshold is byrote's own (`NEAR_ZERO_FRAC`).
 
 1. share = loss on the repeated data over loss on fresh data of the same source (`mem_gap` `loss_share`), mean over the seeds of a dose
 2. the onset of near zero, coming from doses at which nothing is memorised: the first dose whose share is below 10%; doses are

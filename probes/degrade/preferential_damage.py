@@ -1,7 +1,7 @@
 """Preferential damage: is one ability hit harder than another, in sizes? No torch.
 
 Source: Hernandez et al. 2022, arXiv:2205.10487, figures 5 and 6: multipliers of copying and of prefix matching beside that of test
-loss. The difference and its interval are ours; the ratio's is Fieller's (1954).
+loss. The difference and its interval are byrote's own; the ratio's is Fieller's (1954).
 
 1. effective size of both metrics, on the same runs, with the same resampled seeds
 2. difference = ln m of the metric minus ln m of the reference; below 0 the metric is hit harder. It decides

@@ -19,7 +19,7 @@ N_HEADS_SHOWN = 4
 
 
 def pruned_heads(results: Any, *, step: int | None = None, look: Look = FULL) -> Figure:
-    """Prefix matching of the strongest heads against the share of weights that is pruned: how few weights does it rest on?
+    """Prefix matching of the strongest heads against the share of weights that is pruned: how few weights does it depend on?
 
     Args:
         results: a `Results` with `pruned_heads`.

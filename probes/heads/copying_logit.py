@@ -1,7 +1,7 @@
 """Copying, from activations: does a head raise the logit of the token it attends to?
 
 Source: Olsson et al. 2022, arXiv:2209.11895, copying evaluator. The paper's ratio runs from 0 to 0.5 and is rescaled to
-[-1, 1]; 4a/(a+S) - 1 is the formula consistent with that. Their examples lack BOS (an admitted mistake); ours have it.
+[-1, 1]; 4a/(a+S) - 1 is the formula consistent with that. Their examples lack BOS (an admitted mistake); byrote's have it.
 
 1. a head's direct contribution to the logits at query q: z W_O, final norm applied with the run's own scale, W_U
 2. subtract its mean over the vocabulary, keep the positive part: the raise of every token

@@ -1,7 +1,7 @@
 """The induction verdict: a head that matches prefixes, copies, and by that moves logits, wherever the repeat lies. No torch.
 
 Source: Olsson et al. 2022, arXiv:2209.11895 (an induction head shows both prefix matching and copying). That both must meet
-in the logits of the same tokens (4 and 6) is ours.
+in the logits of the same tokens (4 and 6) is byrote's own.
 
 1. prefix_excess = prefix_matching - its shuffled null, paired by sequence
 2. jitter_excess = prefix_matching on jittered blocks - uniform attention on the same tokens

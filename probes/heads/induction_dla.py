@@ -1,7 +1,7 @@
 """Induction in logits: what a head adds, by attending to what followed an earlier copy, to the logit of that token.
 
 Source: direct logit attribution as in Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; targets as in
-Olsson et al. 2022, arXiv:2209.11895. The product, its null and the share of ids are ours.
+Olsson et al. 2022, arXiv:2209.11895. The product, its null and the share of ids are byrote's own.
 
 1. raise r_k of key k: what its value, through W_O and the unembedding, adds to the logit of its own token x_k, less the
    mean of what it adds to the sample's other tokens (position 0 and its token are left out)

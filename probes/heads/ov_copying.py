@@ -1,7 +1,7 @@
 """OV copying, from weights alone: does the OV circuit map tokens onto themselves?
 
 Source: Elhage et al. 2021, eigenvalue analysis of W_U W_OV W_E. Positive eigenvalues are not proof of copying
-(eigenvectors need not be orthogonal), so `self_rank` stands beside them.
+(eigenvectors need not be orthogonal), so `self_rank` is reported with them.
 
 1. the full circuit W_E W_V W_O W_U (d_vocab x d_vocab, norms folded) has the non-zero spectrum of the
    d_head x d_head matrix  W_O (W_U W_E) W_V

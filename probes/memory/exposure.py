@@ -13,7 +13,7 @@ space R of possible canaries. R is far too large to go through, so it is sampled
    fit_gap, the largest distance between the fit's and the candidates' own distribution, says what that is worth
 6. chance: a member like any candidate has every rank equally often: mean of log2((N + 1) / r) over r = 1 .. N + 1
 
-Members stand in for canaries, which are inserted on purpose. The interval covers the choice of members, not of
+Members are used in place of canaries, which are inserted on purpose. The interval covers the choice of members, not of
 candidates.
 """
 

@@ -15,8 +15,8 @@ arXiv:2304.11158 (k = m = 32); several samples: Hayes et al. 2024, arXiv:2410.19
    between the two: is memory tied to the beginning of a sequence, or to its place in the context?
 7. perturbed: k // 8 (at least 1) prompt tokens replaced by ids drawn from the members' own: does it need every token?
 8. the null: score and n_p on twins, sequences of the same source never trained on
-9. after_quarter, after_half, after_three_quarters: the first 2 k tokens in four quarters; share of members of which one quarter
-   comes out after all those before it. What is written out is as long each time and the prompt is not (Carlini et al. vary the
+9. after_quarter, after_half, after_three_quarters: the first 2 k tokens in four quarters; share of members of which one quarter is
+   produced after all those before it. What is written out is as long each time and the prompt is not (Carlini et al. vary the
    prompt of one suffix; here suffixes differ, so hold the three against the same of sequences never trained on)
 """
 

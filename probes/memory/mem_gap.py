@@ -1,7 +1,7 @@
 """Memory gap: how much lower is the loss on what was trained on repeatedly than on fresh data of the same source? No torch.
 
 Source: Hernandez et al. 2022, arXiv:2205.10487: damage is worst where the training loss on the repeated data nears
-zero, their "practical diagnostic". The near-zero threshold is ours: they print none.
+zero, their "practical diagnostic". The near-zero threshold is byrote's own: they print none.
 
 1. loss per sequence over its first block, members and twins (exact_match)
 2. gap = mean over twins - mean over members; members and twins are resampled apart, for they are not pairs

@@ -1,7 +1,7 @@
 """Recall or copying: is a token predicted from the weights, from the context, from either, or from neither?
 
 Source: none printed; the contrast of in-weights and in-context knowledge is that of Singh et al. 2023,
-arXiv:2311.08360, token by token. The rule and its margin are ours.
+arXiv:2311.08360, token by token. The rule and its margin are byrote's own.
 
 1. passage: a member's first block, cut to what fits the context twice: P. pi: one random bijection per sequence over
    the ids of the members and twins, so that the weights cannot know pi(P)

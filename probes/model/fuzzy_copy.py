@@ -1,7 +1,7 @@
 """Fuzzy copying: after a pair was seen, is a variant of its second token expected too?
 
 Source: Hernandez et al. 2022, arXiv:2205.10487, section on one-layer models: [a][b] ... [a] -> [b'], as in
-[Pot][ter] ... [Pot] -> [ters], which models trained on repeated data lose. The choice of b' is ours.
+[Pot][ter] ... [Pot] -> [ters], which models trained on repeated data lose. The choice of b' is byrote's own.
 
 What is alike must not depend on weights, or each step would be shown other tokens. b' is the token whose text is that of b
 with or without a plural s, else in other case, else with or without the space before it: English spelling, read from

@@ -1,6 +1,6 @@
 """In-context Markov chains: does the model predict like a counter of tokens, or like a counter of pairs?
 
-Source: Edelman et al. 2024, arXiv:2402.11004: on chains drawn anew for every sequence, training passes from even predictions to
+Source: Edelman et al. 2024, arXiv:2402.11004: on new chains for every sequence, training goes from even predictions to
 those of the in-context unigram and then to those of the in-context bigram (a statistical induction head); the distance to
 each predictor is the measure of progress. They train on this task; any model can be shown it.
 

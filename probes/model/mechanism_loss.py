@@ -5,7 +5,7 @@ et al. 2024, arXiv:2402.11004, and Hernandez et al. 2022, arXiv:2205.10487, who 
 
 1. sequences of the held-out split of a lab series, drawn again from the source that its manifest names, so that every token has its
    label: which mechanism can predict it. A split that does not equal the one beside the series is refused
-2. floor of a token = -log P(token | the tokens before it) for whoever knows the source and nothing else, exact
+2. floor of a token = -log P(token | the tokens before it) for a predictor that knows the source and nothing else, exact
 3. loss, floor and excess = loss - floor, means over a sequence's tokens but BOS; one value per sequence
 4. of each mechanism that the source has: the mean loss, and the mean excess, over the sequence's tokens of that mechanism
 """

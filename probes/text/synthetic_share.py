@@ -2,7 +2,7 @@
 
 Source: the proportion of a mixture from the mean of a score whose means in both components are known: the method of moments
 (Pearson 1894), as in quantification by adjusted counts (Forman 2008); the score is DSIR's (Xie et al. 2023, arXiv:2302.03169) on
-the buckets of Zhu et al. 2024, arXiv:2412.14689. The estimate is ours, and so is its calibration.
+the buckets of Zhu et al. 2024, arXiv:2412.14689. The estimate is byrote's own, and so is its calibration.
 
 1. Documents (pieces of long ones) are counted in 10,000 buckets of uni- and bigrams, up to 1,024 of each corpus (concentration).
 2. The weight of a bucket is ln(share in the synthetic / share in the human text), 1 added to every bucket, from every second

@@ -1,7 +1,7 @@
 """Double descent over training: does a loss fall, rise and fall again, more than noise and the choice of steps make it? No torch.
 
 Source: Hernandez et al. 2022, arXiv:2205.10487, figure 3 (test loss of models trained on much repeated data); epoch-wise double
-descent: Nakkiran et al. 2020, arXiv:1912.02292. The test is ours.
+descent: Nakkiran et al. 2020, arXiv:1912.02292. The test is byrote's own.
 
 1. four measured steps in order, start < dip < top < end: those at which the smaller of the rise (dip to top) and the second fall
    (top to end) is largest, among those with a first fall (start to dip) as large; start is the first step

@@ -332,7 +332,7 @@ def checked(facts: Facts) -> str:
     return f"""## Checked without byrote's hooks
 
 `tests/real/check_smollm2.py` reads the file with transformers' own reader, runs transformers' model without TransformerLens, and computes the
-numbers anew: attention to what followed earlier copies for every head; losses; what is lost when the called heads are replaced by
+numbers again: attention to what followed earlier copies for every head; losses; what is lost when the called heads are replaced by
 their means ({number(check["without_them_nats"])} nats) against {check["n_draws"]} random sets ({number(check["without_random_nats"])} nats); and what `generate` writes of each
 text. The largest difference is {check["off"]:.1e}; more than {check["tolerance"]:.0e} is an error.
 
