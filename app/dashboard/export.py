@@ -19,12 +19,13 @@ from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.play import play_html
 from byrote.dashboard.query_params import State, link
 from byrote.probes.csv_text import csv_frame
-from byrote.probes.figures.paper import caption_of, counts_of, paper_svg
+from byrote.probes.figures.paper import caption_of, paper_svg
 from byrote.probes.results import Results
 from byrote.probes.wording import (
     clean,
     file_stem,
     literal,
+    number,
     plain,
     probe_name,
     sentence_case,
@@ -200,8 +201,6 @@ def page_html(view: View, page: Drawing, address: str) -> str:
     tables = {name: _html_table(name, *table) for name, table in page.tables.items()}
     for name, fig in figures_of(view, page).items():
         blocks.append(Picture(name, fig, _figure_table(name, fig)))
-        if said := counts_of(fig):
-            blocks.append(Prose(said, "note"))
     blocks += tables.values()
     where = Section("reproduce", "Reproduce", (Prose(address), *(Prose(line) for line in shell_lines(view))))
     about = Section("page", view.page.title, tuple(blocks) or (Prose("Nothing is drawn on this page."),))
@@ -233,7 +232,9 @@ def _cell(value: Any) -> str:
     value = plain(value)
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else clean(value, limit=300)
+    if isinstance(value, float):
+        return number(value, places=0 if value.is_integer() else None)
+    return clean(value, limit=300)
 
 
 def _zip(files: dict[str, str]) -> bytes:
