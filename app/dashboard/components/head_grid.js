@@ -4,7 +4,7 @@ const FEW = 8, READABLE = 36; // so few heads a layer stand below one another ra
 const WIDEST = 112; // of a cell: a small model fills the page, and its numbers still stand together
 const TALLEST = 640; // what a grid should not exceed, so that a whole deep model plays in sight
 const NAMES = 40, GAP = 28, WRITABLE = 30; // the column of names; between two grids; a cell that holds a number
-const COURSE = 92, COURSE_EDGE = 8; // height of the chosen head's curve below the grids, and what is free around it
+const COURSE = 92, COURSE_EDGE = 8, COURSE_LEFT = 44; // height of the chosen head's curve below the grids, what is free around it, and room for the scale
 const held = new WeakMap();
 
 const label = (layer, head) => `L${layer}H${head}`;
@@ -216,7 +216,7 @@ class Grid {
     const { data } = this, host = this.find(".course"), n = data.steps.length;
     host.hidden = this.position(this.selected) < 0 || n < 2 || !this.width;
     if (host.hidden) return;
-    const x = (i) => COURSE_EDGE + (i / (n - 1)) * (this.width - 2 * COURSE_EDGE);
+    const x = (i) => COURSE_LEFT + (i / (n - 1)) * (this.width - COURSE_LEFT - COURSE_EDGE);
     const y = (frac) => COURSE - COURSE_EDGE - frac * (COURSE - 2 * COURSE_EDGE);
     if (resting || !this.cursor) this.curves(host, x, y);
     this.cursor.setAttribute("x1", x(index));
@@ -238,6 +238,11 @@ class Grid {
     const level_ = (height, name) => made("line", { class: name, x1: x(0), x2: x(data.steps.length - 1), y1: y(height), y2: y(height) });
     const svg = made("svg", { height: COURSE, viewBox: `0 0 ${this.width} ${COURSE}`, preserveAspectRatio: "none" });
     svg.append(level_(0, "edge"), level_(1, "edge"));
+    for (const frac of [0, 1]) {
+      const label = made("text", { x: COURSE_LEFT - 8, y: y(frac) + 4, "text-anchor": "end" });
+      label.textContent = this.number(frac * LEVELS, false);
+      svg.append(label);
+    }
     if (data.chance_frac !== null) svg.append(level_(data.chance_frac, "chance"));
     this.dots = [];
     data.panels.forEach((panel, p) => {
