@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from byrote.probes.findings import MAX_RUNS_NAMED, run_name
 from byrote.probes.findings_arms import names_in_title
-from byrote.probes.wording import clean, listed
+from byrote.probes.wording import clean
 
 if TYPE_CHECKING:
     from byrote.probes.results.table import Table
 
-MAX_COUNTS_NAMED = 8
+MAX_COUNTS_NAMED = 4
 NOT_MEASURED = "Memory was not measured: no sequences of the training data were given (--members FILE)."
 
 
@@ -30,7 +30,7 @@ def completed_members(results: Sequence[Table]) -> dict[str, str]:
     Returns:
         Run, or arm of many runs, to ``12 of 16``; those that were tested on none are left out.
     """
-    return _completed(results, _names(results))
+    return {name: _of(*counts) for name, counts in _completed(results, _names(results)).items()}
 
 
 def _names(results: Sequence[Table]) -> dict[str, str]:
@@ -39,9 +39,13 @@ def _names(results: Sequence[Table]) -> dict[str, str]:
     return {r.run: clean(r.facts.arm or r.run) if several else run_name(own[r.run]) for r in results}
 
 
-def _completed(results: Sequence[Table], names: Mapping[str, str]) -> dict[str, str]:
-    """The same of some of the runs, by the names they have among all."""
-    found: dict[str, list[int]] = {}
+def _of(done: int, n: int) -> str:
+    return f"{done:,} of {n:,}"
+
+
+def _completed(results: Sequence[Table], names: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Name among all runs -> (completed, tested) of some of them."""
+    found: dict[str, tuple[int, int]] = {}
     for r in results:
         rows = (
             r.rows("exact_match", "completed", step=r.usable_steps[-1], valid=True)
@@ -51,10 +55,9 @@ def _completed(results: Sequence[Table], names: Mapping[str, str]) -> dict[str, 
         if rows is None or rows.empty:
             continue
         row = rows.iloc[0]
-        counts = found.setdefault(names[r.run], [0, 0])
-        counts[0] += round(float(row["value"]) * int(row["n"]))
-        counts[1] += int(row["n"])
-    return {name: f"{done:,} of {n:,}" for name, (done, n) in found.items()}
+        done, n = found.get(names[r.run], (0, 0))
+        found[names[r.run]] = (done + round(float(row["value"]) * int(row["n"])), n + int(row["n"]))
+    return found
 
 
 def memorised_members(results: Sequence[Table], *, title: bool = False) -> str:
@@ -67,15 +70,19 @@ def memorised_members(results: Sequence[Table], *, title: bool = False) -> str:
     names = _names(results)
     theirs = _completed([r for r in results if trained_on_members(r)], names)
     others = _completed([r for r in results if not trained_on_members(r)], names)
-    said = [counts if len(results) == 1 else f"{counts} in {name}" for name, counts in theirs.items()]
-    if title:
-        shown = listed(said, most=MAX_COUNTS_NAMED)
-        return f"training sequences completed without an error: {shown}" if said else ""
-    if others:
-        controls = ", ".join(f"{counts} in {name}" for name, counts in others.items())
-        said.append(f"{controls}, which {'was' if len(others) == 1 else 'were'} not trained on them")
-    return (
-        f"Training sequences completed without an error: {listed(said, most=MAX_COUNTS_NAMED)}"
-        if said
-        else ""
-    )
+    said = _of(*next(iter(theirs.values()))) if len(results) == 1 and theirs else _counts(theirs)
+    if title or not others:
+        said = f"Training sequences completed without an error: {said}" if said else ""
+        return said[:1].lower() + said[1:] if title else said
+    not_theirs = f"{_counts(others)}, which {'was' if len(others) == 1 else 'were'} not trained on them"
+    return f"Training sequences completed without an error: {', '.join(filter(None, (said, not_theirs)))}"
+
+
+def _counts(found: Mapping[str, tuple[int, int]]) -> str:
+    """``12 of 16 in a, 0 of 16 in b``; of many, the one that completes the largest and the one that completes the smallest share."""
+    named = [f"{_of(*counts)} in {name}" for name, counts in found.items()]
+    if len(named) <= MAX_COUNTS_NAMED:
+        return ", ".join(named)
+    shares = [done / n for done, n in found.values()]
+    most, least = (shares.index(end) for end in (max(shares), min(shares)))
+    return f"from {named[least]} to {named[most]}"

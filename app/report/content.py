@@ -11,7 +11,7 @@ from byrote.probes.findings import arm_words, runs
 from byrote.probes.findings_memory import memorised_members
 from byrote.probes.groups import Group
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, counted, listed
+from byrote.probes.wording import clean, counted, listed, sentence_case
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.arms import arms_sections, arms_title
 from byrote.report.background import (
@@ -101,8 +101,11 @@ def report_content(
 
 def title_of(inputs: Inputs) -> str:
     """The finding: when induction heads appeared in which runs, and what was memorised."""
+    memory = memorised_members(inputs.results, title=True)
+    if memory and not any(one.measured for one in inputs.onsets.values()) and not arms_title(inputs):
+        return sentence_case(memory)
     found = arms_title(inputs) or runs(inputs.results, inputs.onsets)
-    return "; ".join(filter(None, (found, memorised_members(inputs.results, title=True))))
+    return "; ".join(filter(None, (found, memory)))
 
 
 def _chosen(inputs: Inputs) -> str:

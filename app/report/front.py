@@ -6,13 +6,20 @@ from collections.abc import Sequence
 
 from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation
-from byrote.probes.figures.memory_plane import MEMORY_AXES, available
+from byrote.probes.figures.memory_plane import MEMORY_AXES, RULE_AXES, available
 from byrote.probes.findings_compared import copying_sentence, formed_headline
-from byrote.probes.findings_memory import NOT_MEASURED, memorised_members
+from byrote.probes.findings_memory import (
+    MAX_COUNTS_NAMED,
+    NOT_MEASURED,
+    completed_members,
+    memorised_members,
+    trained_on_members,
+)
 from byrote.probes.rules import PRIMARY, SECONDARY
+from byrote.probes.wording import clean
 from byrote.report.arms import arm_curves, by_arm_table, heads_by_arm, one_shape
 from byrote.report.degradation import over_doses
-from byrote.report.model import Block, Prose, Section
+from byrote.report.model import Block, Prose, Section, Table
 from byrote.report.report_inputs import Inputs
 from byrote.report.summary import front_table, no_baseline
 from byrote.report.tables import picture
@@ -44,22 +51,38 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
     blocks += [Prose(text, "lead") for text in _differences(inputs)]
     if memory := memorised_members(inputs.results):
         blocks.append(Prose(f"{memory}.", "lead"))
+    both = [run for run in shown.results if available(MEMORY_AXES, [run]) and available(RULE_AXES, [run])]
     remembered = available(MEMORY_AXES, shown.results)
     if not (memory or remembered):
         blocks.append(Prose(NOT_MEASURED, "lead"))
     if not compared:
         blocks.append(Prose(no_baseline(inputs), "note"))
-    blocks += over_doses(degraded)
+    blocks += [*over_doses(degraded), *_members_by_arm(inputs)]
     if inputs.arms:
         key = heads_by_arm(inputs.groups) if one_shape(inputs.groups) else arm_curves(inputs.groups)[:1]
-        blocks += [*key, by_arm_table(inputs.arms)]
+        by_arm = by_arm_table(inputs.arms)
+        blocks += [*key, *([by_arm] if by_arm.rows else [])]
     else:
         table = front_table(shown, "finding-table", named_measures(shown))
         blocks += [*key_figure(shown), *([table] if table else [])]
-    if remembered:
+    if both:
         figure = figures.memory_plane(shown.results, base=shown.drawn_base)
         blocks.append(picture("memory-plane", figure, shown.results))
     return Section("finding", FINDING, tuple(blocks))
+
+
+def _members_by_arm(inputs: Inputs) -> list[Block]:
+    """How many members each arm completes, where they are too many for a sentence."""
+    in_order = [run for one in inputs.groups for run in one.runs]
+    found = completed_members(in_order)
+    if len(found) <= MAX_COUNTS_NAMED:
+        return []
+    untrained = {clean(run.facts.arm or run.run) for run in in_order if not trained_on_members(run)}
+    rows = tuple(
+        (name, counts, "no: a control" if name in untrained else "yes") for name, counts in found.items()
+    )
+    caption = "Sequences completed without an error, of those that were tested in all seeds of an arm."
+    return [Table("members-by-arm", caption, ("Arm", "Completed", "Trained on them"), rows)]
 
 
 def _differences(inputs: Inputs) -> list[str]:
@@ -67,7 +90,8 @@ def _differences(inputs: Inputs) -> list[str]:
     if len(inputs.arms) > 1 and (said := copying_sentence(inputs.arms)):
         formed = formed_headline(inputs.arms)
         return [f"{said}. {formed}." if formed else f"{said}."]
-    return without_repeats([one.sentence for one in inputs.arms or inputs.shown.comparisons])
+    compared = inputs.arms or inputs.shown.comparisons
+    return without_repeats(list(dict.fromkeys(one.sentence for one in compared)))
 
 
 def without_repeats(texts: Sequence[str]) -> list[str]:

@@ -76,7 +76,7 @@ def build_reports(
             make_folder(out / folders[run.run])  # whatever its name ends on
         written.append(build_report(compared, out=out / folders[run.run], base=named, light=light, date=date))
     report = _index(results, {run.run: f"{folders[run.run]}/report.html" for run in results}, date, base)
-    page, _ = render(report, light=True)
+    page, _ = render(report, light=True, footer="The same table is in index.json beside this page")
     write_files({index: page, index.with_suffix(".json"): json_text(report)})
     return ReportFiles(
         index,

@@ -44,7 +44,7 @@ def with_a_plot(layout: dict[str, Any], width_px: int) -> dict[str, Any]:
 def with_room(
     labels: Sequence[tuple[float, str]], size_px: Callable[[str], float]
 ) -> list[tuple[float, str]]:
-    """Labels that do not touch: of evenly spaced ones every second, third ..., of others what has room from the last one on.
+    """Labels that do not touch: of evenly spaced ones every second, third ..., 0 among them, of others what has room from the last one on.
 
     Args:
         labels: (centre in pixels, text).
@@ -54,7 +54,9 @@ def with_room(
     gaps = [after[0] - before[0] for before, after in itertools.pairwise(ordered)]
     if gaps and max(gaps) - min(gaps) < 0.5:
         apart = max(size_px(text) for _, text in ordered) + (CHAR_PX if size_px is wide_px else 0)
-        return list(labels)[:: max(1, math.ceil(apart / gaps[0]))]
+        every = max(1, math.ceil(apart / gaps[0]))
+        zero = next((i for i, (_, text) in enumerate(labels) if not text.strip("0.")), 0)
+        return list(labels)[zero % every :: every]
     chosen: list[tuple[float, str]] = []
     for at, text in reversed(ordered):
         if not chosen or at + size_px(text) / 2 + CHAR_PX < chosen[-1][0] - size_px(chosen[-1][1]) / 2:

@@ -219,3 +219,18 @@ def test_a_report_of_every_run_and_an_index_over_them(
     )
     with pytest.raises(ByroteError, match="one folder"):
         build_reports([unique, rebuilt(repeated, run="unique ")], out=tmp_path)
+
+
+def test_members_of_many_arms_are_a_table_and_two_of_them_the_title(unique: Results) -> None:
+    named = {f"P{pool}": share for pool, share in ((1, 1.0), (2, 0.75), (4, 0.5), (8, 0.25), (16, 0.0))}
+    memory_alone = unique.frame["probe"].eq("repeat_loss")
+    runs = []
+    for arm, share in named.items():
+        found = with_members(rebuilt(unique, frame=unique.frame[memory_alone].reset_index(drop=True)), share)
+        rows = found.frame[found.frame["probe"] == "exact_match"].reset_index(drop=True)
+        series = {**found.meta["series"], "manifest": {"arm": {"kind": arm}}}
+        runs.append(rebuilt(found, frame=rows.assign(run=arm), run=arm, series=series))
+    report = report_content(runs, date="today")
+    words = "raining sequences completed without an error: from 0 of 16 in P16 to 16 of 16 in P1"
+    assert report.title == f"T{words}"
+    assert Prose(f"T{words}.", "lead") in report.sections[0].blocks
