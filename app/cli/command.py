@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from keyword import iskeyword
@@ -203,8 +204,30 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     setattr(ctx.ensure_object(Session), str(param.name), value)
 
 
+class _Help(click.HelpFormatter):
+    """click's layout of help; below 60 columns, what an option means stands under its name."""
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ) -> None:
+        columns = shutil.get_terminal_size().columns
+        super().__init__(
+            indent_increment, width or (max(columns - 1, 24) if columns < 60 else None), max_width
+        )
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Names and meanings."""
+        super().write_dl(rows, 4 if self.width < 60 else col_max, col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = _Help
+
+
 class _WithExamples(click.Command):
     """A command whose help starts with examples, the first shown first."""
+
+    context_class = _Context
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **extra: Any) -> None:
         super().__init__(*args, **extra)

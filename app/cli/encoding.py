@@ -37,10 +37,28 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
     return in_ascii(error.object[error.start : error.end]), error.end
 
 
+def _ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by a name of its own: click writes UTF-8 to streams whose encoding it recognizes as ASCII."""
+    if name.replace("_", "-") != _NAME:
+        return None
+    one = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        one.encode,
+        one.decode,
+        one.streamreader,
+        one.streamwriter,
+        one.incrementalencoder,
+        one.incrementaldecoder,
+        name=_NAME,
+    )
+
+
+codecs.register(_ascii)
 codecs.register_error(_NAME, _spelled)
 
 
 def print_anywhere(stream: Any) -> None:
     """Let a text stream spell what its encoding lacks; one that is no text stream of Python's own stays as it is."""
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors=_NAME)
+        plain = codecs.lookup(stream.encoding or "ascii").name == "ascii"
+        stream.reconfigure(errors=_NAME, **({"encoding": _NAME} if plain else {}))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import shutil
 import subprocess
 import sys
 
+import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from byrote.cli.encoding import in_ascii
+from byrote.cli.encoding import in_ascii, print_anywhere
 from byrote.cli.main import cli
 from byrote.cli.run import _pace_of_all
 from byrote.cli.session import Session
@@ -110,6 +112,23 @@ def test_any_encoding_of_the_terminal(byrote, planted_results, charset):
 
 def test_signs_are_spelled_in_ascii():
     assert in_ascii("−0.5 → L1H0 … é ≤ 字") == "-0.5 -> L1H0 ... e <= ?"
+
+
+@pytest.mark.parametrize(("encoding", "written"), [("ascii", b"-0.5 e"), ("cp1252", b"-0.5 \xe9")])
+def test_a_terminal_gets_its_own_encoding(encoding, written, monkeypatch):
+    """Of click too, which writes UTF-8 where it thinks that ASCII is a mistake."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_anywhere(stream)
+    click.echo("−0.5 é")
+    stream.flush()
+    assert stream.buffer.getvalue().splitlines() == [written]
+
+
+def test_help_fits_forty_columns(byrote):
+    said = byrote("help", "check", COLUMNS="40").stdout
+    body = [line for line in said.splitlines() if not line.startswith("  byrote check")]
+    assert max(map(len, body)) <= 40 and "\n  --expect FILE\n        The gate" in said
 
 
 def test_settings_that_nothing_reads_are_said(byrote, planted_results):
