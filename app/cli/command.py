@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from keyword import iskeyword
 from pathlib import Path
@@ -215,7 +215,7 @@ class _Help(click.HelpFormatter):
             indent_increment, width or (max(columns - 1, 24) if columns < 60 else None), max_width
         )
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """Names and meanings."""
         super().write_dl(rows, 4 if self.width < 60 else col_max, col_spacing)
 

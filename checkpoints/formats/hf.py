@@ -93,7 +93,8 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             return (folder / whole,)
         if (folder / f"{whole}.index.json").is_file():
             return _shards(folder / f"{whole}.index.json")
-    names = sorted({*_weight_names(folder), *(p.name for p in folder.glob("*.bin") if p.is_file())})
+    others = {p.name for p in folder.glob("*.bin") if p.is_file()} - {"training_args.bin"}
+    names = sorted(others.union(_weight_names(folder)))
     if names:
         raise CheckpointError(
             f"weights do not have Hugging Face file names (found {', '.join(map(shown, names[:3]))})",
