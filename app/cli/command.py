@@ -310,6 +310,8 @@ class LazyGroup(_WithExamples, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb named by the first argument."""
         name = args[0]
+        if name not in self.verbs and ctx.resilient_parsing:  # completion, of `help VERB` or after a slip
+            return None, None, args[1:]
         if name not in self.verbs and not name.startswith("-"):
             raise ByroteError(f"{ctx.command_path} has no verb {name!r}", help=did_you_mean(name, self.verbs))
         return super().resolve_command(ctx, args)

@@ -205,6 +205,12 @@ def test_completion_is_installed_where_the_shell_looks(byrote, tmp_path, monkeyp
     assert ("fpath+=" in done.stderr) == (shell == "zsh")
 
 
+def test_completion_after_help_lists_verbs():
+    for words, incomplete, found in ((["help"], "compl", ["completion"]), (["rnu"], "compa", ["compare"])):
+        completed = BashComplete(cli, {}, "byrote", "_BYROTE_COMPLETE").get_completions(words, incomplete)
+        assert [item.value for item in completed] == found
+
+
 def test_completion_of_an_unknown_shell(byrote):
     assert "there is no completion for 'tcsh'" in byrote("completion", SHELL="/bin/tcsh").stderr
 
