@@ -13,7 +13,7 @@ from byrote.dashboard import export, figure_cache
 from byrote.dashboard.components.token_view import MASK, marked
 from byrote.dashboard.figure_cache import points
 from byrote.dashboard.library import run_cache
-from byrote.dashboard.page import Drawing, Page, View, bound, how_computed, nothing, panel
+from byrote.dashboard.page import Drawing, Page, View, bound, how_computed, measuring, nothing, panel
 from byrote.probes.attention import StoredText, attention_file, stored_texts
 from byrote.probes.figures.by_position import TAG_WORDS
 from byrote.probes.figures.memory_plane import MASS, MEMORY_AXES, RULE_AXES, available
@@ -109,7 +109,13 @@ def subject_of(view: View) -> tuple[Results, int]:
 def _plane(view: View, page: Drawing) -> None:
     runs = view.beside(MAX_RUNS)  # in this order, so that a run has the colour that it has on the other pages
     ys, xs = available(MEMORY_AXES, runs), available(RULE_AXES, runs)
-    if not ys or not xs:
+    if ys and not xs:
+        nothing(
+            "Memory was measured, but no measure of the rule to plot it against.",
+            measuring("prefix_matching"),
+        )
+        return
+    if not ys:
         nothing("No measure of memory in any run.", view.page.command)
         return
     with st.container(horizontal=True, key="plane_controls"):
@@ -151,6 +157,9 @@ def _flow(run: Results, page: Drawing) -> None:
     st.subheader("Memorised, retained, forgotten", anchor=False)
     if not run.has("exact_match", "completed") or not points(run, "exact_match", "completed"):
         nothing("Members were not measured in this run.", _measuring(run, "exact_match"))
+        return
+    if len(points(run, "exact_match", "completed")) < 2:
+        nothing("Members were measured at one step; what is memorised and forgotten over training needs two.")
         return
     page.figure(partial(figure_cache.member_flow, run), "flow", width="half")
     page.table(

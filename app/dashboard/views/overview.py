@@ -189,10 +189,11 @@ def draw(view: View, page: Drawing) -> None:
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("the losses"):
         _losses(view, page, runs)
-    with right, panel("the training loss"):
-        _training(view, page, runs)
-    with panel("the coverage"):
-        page.figure(partial(figure_cache.covered, view.run), "coverage")
+    if logged := [run for run in runs if len(run.loss) > 1][:3]:
+        with right, panel("the training loss"):
+            _training(view, page, logged)
+    with st.container() if logged else right, panel("the coverage"):
+        page.figure(partial(figure_cache.covered, view.run), "coverage", width="page" if logged else "half")
         _missing(view)
     with panel("the table of runs"):
         _runs_table(view, page)
@@ -341,13 +342,9 @@ def _losses(view: View, page: Drawing, runs: list[Results]) -> None:
 
 
 def _training(view: View, page: Drawing, runs: list[Results]) -> None:
-    """What training logged itself, where anything says it."""
-    drawn = [run for run in runs if len(run.loss) > 1][:3]
-    if not drawn:
-        nothing("No log of the training loss was found.", "Name it: byrote run PATH --losses FILE -o results")
-        return
-    base = view.state.base if any(run.run == view.state.base for run in drawn) else None
-    page.figure(partial(figure_cache.training, *drawn, base=base), "training", width="half")
+    """What training logged itself, of runs with such a log."""
+    base = view.state.base if any(run.run == view.state.base for run in runs) else None
+    page.figure(partial(figure_cache.training, *runs, base=base), "training", width="half")
 
 
 def _runs_table(view: View, page: Drawing) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from planted_series import damage, rising, write_results
+from planted_series import damage, rising, whole, write_results
 from streamlit_client import heading
 
 from byrote.dashboard.views import PAGES
@@ -238,3 +238,12 @@ for page in sys.argv[2:]:
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """
     assert run_prepared(code, str(two_runs), *PAGES) == "[]"
+
+
+@pytest.mark.parametrize("page", ["overview", "memory"])
+def test_one_checkpoint_is_not_an_error(open_page, tmp_path, page):
+    """Curves and what became of members need two: the page says so, in place of an error."""
+    write_results(tmp_path, "one", whole(steps=(40,)))
+    at = open_page(page, tmp_path)
+    assert not at.exception and not at.error
+    assert page == "overview" or "Members were measured at one step" in words(at)
