@@ -21,12 +21,12 @@ from plotly.colors import hex_to_rgb, sample_colorscale
 
 from byrote.probes.figures.svg_paths import dashes, joined, path_of, short_number
 from byrote.probes.figures.svg_room import (
-    ROW_PX,
+    below,
+    beside,
     drawn_px,
     plain_text,
     wide_px,
     with_a_plot,
-    with_room,
 )
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.wording import clean
@@ -230,12 +230,12 @@ class _Frame:
         if x_axis.get("showticklabels", True):
             ticks = zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True)
             places = [(x(v), t) for v, t in ticks]
-            places = with_room(places, wide_px) if self.fit else places
+            places = beside(places) if self.fit else places
             parts += [_text(at, y.start + 18, t, css="tick") for at, t in places]
         if y_axis.get("showticklabels", True):
             ticks = zip(y_axis.get("tickvals", ()), y_axis.get("ticktext", ()), strict=True)
             places = [(y(v), t) for v, t in ticks]
-            places = with_room(places, lambda _: ROW_PX) if self.fit else places
+            places = below(places) if self.fit else places
             parts += [_text(x.start - 7, at, t, anchor="end", css="tick", middle=True) for at, t in places]
         if title := x_axis.get("title", {}).get("text"):
             middle = min((x.start + x.end) / 2, self.width - wide_px(title) / 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 CHAR_PX = 6.8  # of a letter of 12 px, on average, rather too much than too little
@@ -41,27 +41,21 @@ def with_a_plot(layout: dict[str, Any], width_px: int) -> dict[str, Any]:
     )
 
 
-def with_room(
-    labels: Sequence[tuple[float, str]], size_px: Callable[[str], float]
-) -> list[tuple[float, str]]:
-    """Labels that do not touch: of evenly spaced ones every second, third ..., 0 among them, of others what has room from the last one on.
-
-    Args:
-        labels: (centre in pixels, text).
-        size_px: of a label along the axis.
-    """
-    ordered = sorted(labels)
-    gaps = [after[0] - before[0] for before, after in itertools.pairwise(ordered)]
-    if gaps and max(gaps) - min(gaps) < 0.5:
-        apart = max(size_px(text) for _, text in ordered) + (CHAR_PX if size_px is wide_px else 0)
-        every = max(1, math.ceil(apart / gaps[0]))
-        zero = next((i for i, (_, text) in enumerate(labels) if not text.strip("0.")), 0)
-        return list(labels)[zero % every :: every]
+def beside(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Labels below an axis that do not touch, the last one first: (centre in pixels, text)."""
     chosen: list[tuple[float, str]] = []
-    for at, text in reversed(ordered):
-        if not chosen or at + size_px(text) / 2 + CHAR_PX < chosen[-1][0] - size_px(chosen[-1][1]) / 2:
+    for at, text in sorted(labels, reverse=True):
+        if not chosen or at + wide_px(text) / 2 + CHAR_PX < chosen[-1][0] - wide_px(chosen[-1][1]) / 2:
             chosen.append((at, text))
     return chosen[::-1]
+
+
+def below(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Labels at the left of an axis that do not touch: every second, third ... of them, 0 among them where it is one."""
+    apart = min((abs(b[0] - a[0]) for a, b in itertools.pairwise(labels)), default=ROW_PX)
+    every = max(1, math.ceil(ROW_PX / apart)) if apart else 1
+    zero = next((i for i, (_, text) in enumerate(labels) if not text.strip("0.")), 0)
+    return list(labels)[zero % every :: every]
 
 
 def wide_px(text: str) -> float:
