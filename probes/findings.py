@@ -14,7 +14,7 @@ import pandas as pd
 
 from byrote.checkpoints.lab.arms import describe_arm
 from byrote.interp.axes import head_label
-from byrote.probes.findings_arms import formed_by_arm, names_in_title, of_unknown_step
+from byrote.probes.findings_arms import formed_by_arm, named_arms, names_in_title, of_unknown_step
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
     FLOORS,
@@ -128,12 +128,15 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
     judged = [one for one in found.values() if one.measured]
     if not judged:
         return strongest_scores(measured)
+    names = names_in_title(measured)
     if len(found) > MAX_RUNS_NAMED:
         arms = [(r.facts.arm, found[r.run].found) for r in measured if found[r.run].measured]
         if said := formed_by_arm(arms):
             return said
-        return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
-    names, undated = names_in_title(measured), of_unknown_step(measured)
+        some = [clean(names[run]) for run, one in found.items() if one.found]
+        which = f": {named_arms(some)}" if 0 < len(some) < len(judged) else ""
+        return f"{len(some)} of {len(judged)} runs form lasting induction heads{which}"
+    undated = of_unknown_step(measured)
     return "; ".join(induction(names[run], one, dated=run not in undated) for run, one in found.items())
 
 

@@ -79,7 +79,7 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
 
 def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
     at = open_page("overview", tmp_path)
-    assert heading(at) == "2 of 4 runs form lasting induction heads"
+    assert heading(at) == "2 of 4 runs form lasting induction heads: unique and synthetic"
     write_results(tmp_path, "mine", rising())
     at.run()
     assert heading(at) == "mine: induction heads form between steps 10 and 20 (L1H2)"

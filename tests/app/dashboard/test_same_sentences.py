@@ -63,7 +63,7 @@ CASES = {
         [rising(), undetermined(rising())],
         f"a: {RISES}; b: the induction verdict was not measured: copying was not measured",
     ),
-    "many runs": ([rising(), flat(), rising(), flat()], "2 of 4 runs form lasting induction heads"),
+    "many runs": ([rising(), flat(), rising(), flat()], "2 of 4 runs form lasting induction heads: a and c"),
 }
 
 
