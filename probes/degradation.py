@@ -109,7 +109,13 @@ def compare(
         a.run, b.run, align, tuple(pairs), rows[ROW_COLUMNS], onset(a), onset(b), "",
         tuple(dict.fromkeys(notes)), how, unnamed,
     )  # fmt: skip
-    return replace(draft, sentence=comparison_sentence(draft))
+    same = a.path.resolve() == b.path.resolve()
+    return replace(draft, sentence=with_itself(a.run) if same else comparison_sentence(draft))
+
+
+def with_itself(run: str) -> str:
+    """What is said of a run that is compared with itself."""
+    return f"{run} is compared with itself: every difference is exactly 0"
 
 
 def judged(rows: pd.DataFrame, *, seeds: int = 1) -> pd.DataFrame:

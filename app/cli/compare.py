@@ -153,7 +153,9 @@ def _runs(session: Session, results: Sequence[str]) -> list[Results]:
         raise click.UsageError("Missing argument 'B': name a second run to compare with the first")
     where = [run.path.resolve() for run in runs]
     if where[0] in where[1:]:
-        session.warn(f"warning: {runs[0].path} is compared with itself: every difference is exactly 0")
+        from byrote.probes.degradation import with_itself
+
+        session.warn(f"warning: {with_itself(str(runs[0].path))}")
     return runs
 
 

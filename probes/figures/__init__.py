@@ -86,7 +86,7 @@ __all__ = [
 
 # The folder of results stands for the results wherever a figure takes them first.
 for _name in __all__:
-    if not isinstance(globals()[_name], type) and _name != "apply_theme":
+    if not isinstance(globals()[_name], type) and _name not in ("apply_theme", "save"):
         globals()[_name] = accepts_paths()(globals()[_name])
 
 

@@ -278,6 +278,7 @@ def test_without_xarray_the_help_is_the_line_to_type(results, monkeypatch):
 def test_paths_stand_for_results(results):
     path = results.path
     assert br.compare(path, str(path)).rows.equals(br.compare(results, results).rows)
+    assert "is compared with itself: every difference is exactly 0" in br.compare(path, results).sentence
     assert br.onset(str(path)).text == br.onset(results).text
     assert br.group("a", [str(path)]).arm == br.group("a", [results]).arm
     for several in (path, path.parent, f"{path.parent}/*"):  # as --group ARM=GLOB
