@@ -104,7 +104,7 @@ def test_figures_take_scores_as_they_take_results(
     base = figures.trajectory(repeated["prefix_matching"], base=matching)
     same = figures.trajectory([unique, repeated], probe="prefix_matching", base="unique")
     assert base.to_json() == same.to_json()
-    with pytest.raises(ByroteError, match="which probe"):
+    with pytest.raises(ByroteError, match="no probe was named"):
         figures.head_grid(unique)
     with pytest.raises(ByroteError, match="one metric of one probe"):
         figures.trajectory([matching, unique["copying_logit"]])
