@@ -233,7 +233,11 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return number(value, places=0 if value.is_integer() else None)
+        if value.is_integer():
+            return number(value, places=0)
+        return min(
+            number(value), f"{value:g}".replace("-", "−"), key=len
+        )  # 0.71 where it was rounded, not 0.710
     return clean(value, limit=300)
 
 

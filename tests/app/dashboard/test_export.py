@@ -290,3 +290,8 @@ def test_png_is_drawn_by_the_browser_from_the_svg(open_page, measured):
     assert not at.exception
     sent = [json.loads(c.proto.json) for c in at.get("bidi_component") if '"svg"' in c.proto.json]
     assert sent and sent[0]["svg"].startswith("<svg") and sent[0]["name"].endswith("_grid.png")
+
+
+def test_numbers_of_an_exported_page_have_three_digits_and_no_more_than_were_there():
+    written = [export._cell(v) for v in (0.71, 0.08738, 11264.0, -0.3106, 1000, None)]
+    assert written == ["0.71", "0.0874", "11,264", "−0.311", "1000", "–"]
