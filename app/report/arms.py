@@ -73,7 +73,7 @@ def by_arm_table(arms: tuple[GroupComparison, ...]) -> Table:
         "95% interval over seeds and sequences. Of the measures the first is the primary one; the others are secondary, and are corrected "
         "together for being many (Holm)."
     )
-    return Table("arms", caption, ("Measure", f"{names[0]}, baseline", *names[1:]), tuple(rows))
+    return Table("by-arm", caption, ("Measure", f"{names[0]}, baseline", *names[1:]), tuple(rows))
 
 
 def _formed(arms: Sequence[GroupComparison]) -> list[tuple[Value, ...]]:

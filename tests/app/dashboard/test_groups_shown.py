@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -137,10 +138,13 @@ def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, by
         next(one for one in content["sections"] if one["name"] == name) for name in ("finding", "summary")
     )
     assert "lowest seed" in runs["blocks"][0]["text"]
+    page = (byrote.folder / "report" / "report.html").read_text(encoding="utf-8")
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
     opened = [one["name"] for one in content["sections"] if not one["folded"]]
     copying = "Copying lowers the loss by 0.20 nats in control, 0.20 in repeated (no clear change), 4.50 in unique (better). "
     assert any(block.get("text", "").startswith(copying) for block in front["blocks"])
-    by_arm = next(block for block in front["blocks"] if block.get("name") == "arms")["rows"]
+    by_arm = next(block for block in front["blocks"] if block.get("name") == "by-arm")["rows"]
     assert by_arm[0]["control, baseline"] == "0 of 5" and by_arm[0]["unique"]["text"] == "5 of 5"
     assert opened == ["finding", "arms-training", "intervals", "words"]  # what is said of one run is folded
     assert [one.name for one in report_inputs(list(open_library([many]).runs.values())).groups] == [
@@ -150,7 +154,7 @@ def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, by
     ]
     (table,) = (block for block in runs["blocks"] if block["kind"] == "table")
     assert {row["Run"] for row in table["rows"]} == {"control-0", "repeated-0", "unique-0"}
-    (table,) = (block for block in front["blocks"] if block.get("name") == "arms")
+    (table,) = (block for block in front["blocks"] if block.get("name") == "by-arm")
     later = next(row for row in table["rows"] if row["Measure"]["text"] == "Repeat loss: later blocks")
     assert later["control, baseline"] == "4.80" and later["repeated"]["tone"] == "muted"
     assert later["unique"]["text"] == "0.300" and later["unique"]["tone"] == "good"
