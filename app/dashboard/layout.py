@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
@@ -36,6 +38,9 @@ def main(only: str | None = None) -> None:
     st.html(Path(__file__).with_name("style.css"))
     pages = {} if only else _streamlit_pages()
     page = PAGES[only or _chosen(pages)]
+    with st.container(key="load_early"):
+        if page.figures and (script := _load_early()):
+            st.html(script, unsafe_allow_javascript=True)
     view = look_around(pages, page)
     if isinstance(view, Library):
         empty(view, pages)
@@ -74,6 +79,19 @@ def _begin() -> None:
     """Once per server: it was started elsewhere, but relative paths are meant from where the user is."""
     if directory := os.environ.get(DIRECTORY_VARIABLE):
         os.chdir(directory)
+
+
+@lru_cache(maxsize=1)
+def _load_early() -> str:
+    """A script that loads what draws figures while the server still reads results; "" where Streamlit's file has another name.
+
+    Streamlit loads it when the first figure arrives, which is 0.4 of the 3.0 s that a first view of a large run takes.
+    """
+    files = sorted((Path(st.__file__).parent / "static" / "static" / "js").glob("PlotlyChart.*.js"))
+    if len(files) != 1 or not re.fullmatch(r"[\w.-]+", files[0].name):
+        return ""
+    place = json.dumps(f"./static/js/{files[0].name}")
+    return f"<script>import(new URL({place}, document.baseURI).href).catch(() => {{}});</script>"
 
 
 @lru_cache(maxsize=1)

@@ -107,7 +107,8 @@ def _counts(results: Any) -> dict[tuple[str, int], tuple[int, int, str]]:
     at, rows = ["probe", "step"], results.outcomes
     good = rows["count"].where(rows["valid"], 0)
     counts = rows.assign(good=good).groupby(at)[["good", "count"]].sum()
-    reasons = rows.dropna(subset="reason").groupby(at)["reason"].max().to_dict()
+    missing = rows[rows["reason"].fillna("") != ""]  # few rows: the largest of texts is slow to find
+    reasons = missing.groupby(at)["reason"].max().to_dict()
     return {
         (p, int(s)): (int(n_good), int(n), reasons.get((p, s), ""))
         for (p, s), n_good, n in counts.itertuples(name=None)

@@ -37,7 +37,7 @@ from byrote.probes.spec import ProbeInfo
 T = TypeVar("T")
 Opened = TypeVar("Opened", bound="Table")
 Head = tuple[int, int]
-_CACHE_BYTES = 18_000_000  # of rows, cubes and samples, for one run: two metrics of 154 steps x 1,024 heads
+_CACHE_BYTES = 16_000_000  # of rows, cubes and samples, for one run: verdicts and two metrics of 154 steps x 1,024 heads
 _FEW_ROWS = 20_000  # are cached as they are
 _LAYERS_AT_ONCE = 4  # of histories: heads looked at one after the other are near each other
 
@@ -472,7 +472,7 @@ class Table:
     def cached(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """What was made before under a key, else what `make` gives; the answers must not be changed.
 
-        The least recently used are dropped when a run's take more than some 18 MB together; larger ones are not cached.
+        The least recently used are dropped when a run's take more than some 16 MB together; larger ones are not cached.
 
         Args:
             key: what it is.

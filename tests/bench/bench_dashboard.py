@@ -62,7 +62,9 @@ DRAWN = """(path) => {
   if ([...document.querySelectorAll('[data-stale="true"]')].length) return false;
   if (window.left && window.left === document.querySelector('h1').textContent + location.pathname) return false;
   const all = (what, has) => [...document.querySelectorAll(`[data-testid="${what}"]`)].every(has);
-  return all('stPlotlyChart', (e) => e.querySelector('.main-svg')) && all('stDataFrame', (e) => e.querySelector('canvas'));
+  const ours = (e) => [e, ...e.querySelectorAll('*')].some((one) => one.shadowRoot && one.shadowRoot.querySelector('button'));
+  return all('stPlotlyChart', (e) => e.querySelector('.main-svg')) && all('stDataFrame', (e) => e.querySelector('canvas'))
+    && all('stBidiComponentIsolated', ours);
 }"""
 # Starts a change of page and leaves the seconds it took in window.took.
 CHANGE = f"""([path, name]) => {{
