@@ -37,9 +37,7 @@ from byrote.probes.spec import ProbeInfo
 T = TypeVar("T")
 Opened = TypeVar("Opened", bound="Table")
 Head = tuple[int, int]
-_CACHE_BYTES = (
-    16_000_000  # rows, cubes, samples of a run: verdicts and two metrics of 154 steps x 1,024 heads
-)
+_CACHE_BYTES = 16_000_000  # for one run: verdicts and two metrics of 154 steps x 1,024 heads
 _FEW_ROWS = 20_000  # are cached as they are
 _LAYERS_AT_ONCE = 4  # of histories: heads looked at one after the other are near each other
 

@@ -322,9 +322,7 @@ class Bench:
         """A user of their own: another session, another cache."""
         context = self.browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(60_000)
-        context.request.get(
-            self.server.opened_by, max_redirects=1
-        )  # the key, as the printed address gives it
+        context.request.get(self.server.opened_by, max_redirects=1)  # the key, as in the printed address
         return context.new_page()
 
     def open(self, name: str, page: Any = None) -> float:
