@@ -381,13 +381,13 @@ def lacks_token_sets(results: Table) -> pd.Series:
 
 
 def missing_token_sets(results: Table) -> str:
-    """Which token sets are missing and which probes need them; "" where none is."""
+    """Which probes were not measured for want of token sets, and which; "" where none."""
     rows = results.frame[lacks_token_sets(results)]
     if rows.empty:
         return ""
     reasons = dict.fromkeys(absent_token_sets(results).values())
     given = [reason for reason in reasons if (rows["reason"] == reason).any()]
-    return f"{'; '.join(given)}: {', '.join(dict.fromkeys(rows['probe']))} not measured there"
+    return f"not measured: {', '.join(dict.fromkeys(rows['probe']))}: {'; '.join(given)}"
 
 
 # One probe, one head, one wire.

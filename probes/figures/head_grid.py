@@ -36,7 +36,7 @@ from byrote.probes.figures.select import (
     value_range,
 )
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from byrote.probes.results.rows import row_label
+from byrote.probes.results.rows import one_head, row_label
 from byrote.probes.wording import (
     chance_number,
     clean,
@@ -78,17 +78,19 @@ def head_grid(
         always gives interval, chance and n. Cells that were not measured carry a cross and their reason.
 
     Raises:
-        ByroteError: the results hold no such probe, metric or step.
+        ByroteError: the results hold no such probe, metric or step, or no head that is to be framed.
     """
     results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
+    for head in (framed := parse_heads(highlight)):
+        one_head(everything, head)
     rows, step = at_step(everything, step)
     limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
     cells = cells_of(rows, results.shape, limits=limits, write=cell_writer(results.shape))
     chance = typical_chance(rows)
     name = sentence_case(metric_name(probe, metric))
     return grid_figure(
-        cells, limits, chance=chance, highlight=parse_heads(highlight),
+        cells, limits, chance=chance, highlight=framed,
         title=f"{name}, {markup(short(results.run))}, step {_step_words(rows, step)}",
         subtitle=_reading(rows, chance, unit(probe, metric)),
         alt=_grid_finding(rows, cells, f"{probe_name(probe)} of {clean(results.run)} at step {step_number(step)}"),

@@ -55,7 +55,7 @@ def test_without_members_one_line_says_so_and_the_exit_code_is_0(byrote, series)
     done = byrote("run", series, *PROBES, "--sequences", "8")
     assert done.exit_code == 0
     lines = [line for line in done.stderr.splitlines() if "members" in line or "not measured" in line]
-    assert len(lines) == 1 and "exact_match, mem_gap not measured there" in lines[0]
+    assert len(lines) == 1 and "not measured: exact_match, mem_gap: no training members" in lines[0]
     shown = byrote("show", "results/learns")
     assert shown.exit_code == 0 and "exact_match" not in shown.output
     named = byrote("show", "results/learns", "-p", "exact_match")

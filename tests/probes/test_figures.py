@@ -401,6 +401,7 @@ def test_unknown_names_are_refused_with_the_nearest(unique: Results, comparison:
         return str(caught.value)
 
     assert "'prefix_matching'" in refused(lambda: figures.head_grid(unique, probe="prefix_match"))
+    assert "L7H7" in refused(lambda: figures.head_grid(unique, probe="prefix_matching", highlight="L7H7"))
     assert "'sink_free'" in refused(
         lambda: figures.head_grid(unique, probe="prefix_matching", metric="sink_fre")
     )
