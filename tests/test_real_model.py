@@ -101,7 +101,7 @@ def test_the_page_says_what_was_measured(measured, tmp_path):
     smollm2_page.write(measured, tmp_path)
     text = (tmp_path / "smollm2.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny, dequantised from 4 bits (Q4_1)")
-    assert "It extracts nothing" in text and "nan" not in text
+    assert "Nothing is extracted" in text and "nan" not in text
     assert "tiny-Q4_1.gguf, dequantised from 4 bits (Q4_1), step 0" in text
     for name in ("matching", "pruning", "own-text"):
         assert (tmp_path / f"smollm2-{name}.svg").read_text(encoding="utf-8").startswith("<svg")
@@ -173,7 +173,7 @@ def test_a_training_that_was_killed_ends_with_the_numbers_of_one_that_was_not(st
         12,
     ]
     text = page.written(whole / "page")[whole / "page" / page.PAGE]
-    assert "a case, and no finding about data" in text and "nan" not in text
+    assert "this is a case, not a finding about data" in text and "nan" not in text
     assert not list((killed / "training").glob("*.pt*"))
 
 
