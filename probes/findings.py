@@ -381,7 +381,7 @@ def lacks_token_sets(results: Table) -> pd.Series:
 
 
 def missing_token_sets(results: Table) -> str:
-    """Which probes were not measured for want of token sets, and which; "" where none."""
+    """Which probes were not measured because sequences from outside are missing, and why; "" where none is."""
     rows = results.frame[lacks_token_sets(results)]
     if rows.empty:
         return ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from byrote.checkpoints.series import STEP_UNKNOWN
-from byrote.probes.wording import clean, listed
+from byrote.probes.wording import all_of, clean, listed
 
 if TYPE_CHECKING:
     from byrote.probes.results.table import Table
@@ -63,6 +63,4 @@ def formed_in_arms(counts: Mapping[str, tuple[int, int]]) -> str:
 
 def named_arms(arms: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``, ``a, b, c and 4 more``."""
-    if len(arms) > MAX_ARMS_NAMED:
-        return listed(arms, most=MAX_ARMS_NAMED)
-    return " and ".join(filter(None, (", ".join(arms[:-1]), arms[-1])))
+    return all_of(arms) if len(arms) <= MAX_ARMS_NAMED else listed(arms, most=MAX_ARMS_NAMED)

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from byrote.probes.findings import MAX_RUNS_NAMED, run_name
-from byrote.probes.findings_arms import names_in_title
-from byrote.probes.wording import clean
+from byrote.probes.findings_arms import MAX_COUNTS_NAMED, names_in_title
+from byrote.probes.wording import clean, mid_sentence
 
 if TYPE_CHECKING:
     from byrote.probes.results.table import Table
 
-MAX_COUNTS_NAMED = 4
 NOT_MEASURED = "Memory was not measured: no sequences of the training data were given (--members FILE)."
 
 
@@ -73,7 +72,7 @@ def memorised_members(results: Sequence[Table], *, title: bool = False) -> str:
     said = _of(*next(iter(theirs.values()))) if len(results) == 1 and theirs else _counts(theirs)
     if title or not others:
         said = f"Training sequences completed without an error: {said}" if said else ""
-        return said[:1].lower() + said[1:] if title else said
+        return mid_sentence(said) if title else said
     not_theirs = f"{_counts(others)}, which {'was' if len(others) == 1 else 'were'} not trained on them"
     return f"Training sequences completed without an error: {', '.join(filter(None, (said, not_theirs)))}"
 

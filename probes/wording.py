@@ -137,6 +137,11 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def mid_sentence(text: str) -> str:
+    """The text with its first letter lowered and nothing else changed."""
+    return text[:1].lower() + text[1:]
+
+
 def _visible(char: str) -> str:
     if char in "\n\t":
         return " "
@@ -290,6 +295,11 @@ def listed(items: Sequence[str], *, most: int = 4, between: str = ", ") -> str:
     return between.join(items[:most]) + more
 
 
+def all_of(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; "" of none."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def of_runs(names: Sequence[str], n_runs: int, *, most: int = 3) -> str:
     """Of which runs something holds: `all 20 runs`, `unique-0 and repeated-0`, `15 of 20 runs (a, b, c and 12 more)`.
 
@@ -301,7 +311,7 @@ def of_runs(names: Sequence[str], n_runs: int, *, most: int = 3) -> str:
     if len(names) == n_runs > 1:
         return f"all {n_runs:,} runs"
     if len(names) <= most:
-        return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        return all_of(names)
     return f"{len(names):,} of {n_runs:,} runs ({listed(names, most=most)})"
 
 
@@ -319,7 +329,7 @@ def steps_in_words(steps: Sequence[int]) -> str:
     if len(shown) <= 1:
         return f"step {MISSING if not shown else shown[0]}"
     if len(shown) <= 3:
-        return f"steps {', '.join(shown[:-1])} and {shown[-1]}"
+        return f"steps {all_of(shown)}"
     return f"{len(shown)} steps, {shown[0]} to {shown[-1]}"
 
 

@@ -23,7 +23,7 @@ import click
 
 from byrote.checkpoints.errors import ByroteError, NothingFoundError
 from byrote.cli.settings import Settings
-from byrote.probes.wording import visible, visible_json
+from byrote.probes.wording import mid_sentence, visible, visible_json
 
 
 class Exit(IntEnum):
@@ -191,7 +191,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     ):
         near = get_close_matches(wrong[1], _choices(error, Path(wrong[1])), n=1)
     suggestion = f"did you mean {near[0]}? " if near else ""
-    return message[:1].lower() + message[1:], f"{suggestion}`{where} -h` lists the options"
+    return mid_sentence(message), f"{suggestion}`{where} -h` lists the options"
 
 
 def _choices(error: click.BadParameter, path: Path) -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation
 from byrote.probes.figures.memory_plane import MEMORY_AXES, RULE_AXES, available
+from byrote.probes.findings_arms import MAX_COUNTS_NAMED
 from byrote.probes.findings_compared import copying_sentence, formed_headline
 from byrote.probes.findings_memory import (
-    MAX_COUNTS_NAMED,
     NOT_MEASURED,
     completed_members,
     memorised_members,

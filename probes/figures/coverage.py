@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from byrote.probes.figures.theme import paint
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import clean, markup, probe_name, short, step_number
 
+Covered = Callable[[str, int], tuple[int, str]]
 COVERED = ("not run", "failed", "partial", "done")
 _SCALE = [
     [0.0, paint("void")], [0.25, paint("void")], [0.25, paint("rule")], [0.5, paint("rule")],
@@ -34,8 +36,9 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
         A grid with a cross where a probe failed; hover gives counts and reasons. The table has a row per probe and
         a column per step.
     """
-    probes, steps, grid = coverage_grid(results)
-    words = _hover(results, probes, steps)
+    covered = _covered(results)
+    probes, steps, grid = coverage_grid(results, covered)
+    words = _hover(covered, probes, steps)
     failed = [(x, y) for y, row in enumerate(grid) for x, value in enumerate(row) if value == 1]
     places = {"x": list(range(len(steps))), "y": list(range(len(probes))), "xgap": 1, "ygap": 2}
     traces = [heatmap(grid.tolist(), hover=words, **places)]
@@ -58,8 +61,8 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     done, partial, not_at_all = (int((grid == value).sum()) for value in (3, 2, 1))
 
     def table() -> pd.DataFrame:
-        covered = np.array(COVERED, dtype=object)[grid]
-        return pd.DataFrame(covered, pd.Index(probes, name="probe"), map(step_number, steps)).reset_index()
+        answers = np.array(COVERED, dtype=object)[grid]
+        return pd.DataFrame(answers, pd.Index(probes, name="probe"), map(step_number, steps)).reset_index()
 
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=118 + 20 * len(probes), left_px=150, bottom_px=50),
@@ -71,33 +74,36 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     )  # fmt: skip
 
 
-def coverage_grid(results: Any) -> tuple[list[str], list[int], Int[np.ndarray, "probe step"]]:
+def coverage_grid(
+    results: Any, covered: Covered | None = None
+) -> tuple[list[str], list[int], Int[np.ndarray, "probe step"]]:
     """(probes, steps, [probe][step] index into COVERED)."""
     probes = list(dict.fromkeys(probe for probe, _ in results.kinds if probe in REGISTRY))
-    steps = list(results.all_steps)
-    found, gaps = _counts(results), gap_reasons(results)
-
-    def covered(probe: str, step: int) -> int:
-        if (probe, step) not in found:
-            return 1 if step in gaps else 0
-        good, total, _ = found[probe, step]
-        return 3 if good == total else 2 if good else 1
-
-    grid = np.array([[covered(probe, step) for step in steps] for probe in probes], dtype=int)
+    steps, covered = list(results.all_steps), covered or _covered(results)
+    grid = np.array([[covered(probe, step)[0] for step in steps] for probe in probes], dtype=int)
     return probes, steps, grid.reshape(len(probes), len(steps))
 
 
-def _hover(results: Any, probes: list[str], steps: list[int]) -> list[list[str]]:
-    """[probe][step] how many values there are, and why not all of them."""
+def _covered(results: Any) -> Covered:
+    """(probe, step) -> index into COVERED, and in words how many values there are and why not all of them."""
     found, gaps = _counts(results), gap_reasons(results)
+
+    def covered(probe: str, step: int) -> tuple[int, str]:
+        if (probe, step) not in found:
+            return (1 if step in gaps else 0), gaps.get(step) or "not run"
+        good, total, reason = found[probe, step]
+        why = "" if good == total else f": {reason}"
+        return (3 if good == total else 2 if good else 1), f"{good:,} of {total:,} values{why}"
+
+    return covered
+
+
+def _hover(covered: Covered, probes: list[str], steps: list[int]) -> list[list[str]]:
+    """[probe][step] what was measured there."""
 
     def words(probe: str, step: int) -> str:
         name = f"{probe_name(probe)}, step {step_number(step)}"
-        if (probe, step) not in found:
-            return markup(f"{name}: {gaps.get(step) or 'not run'}", limit=300)
-        good, total, reason = found[probe, step]
-        why = "" if good == total else f": {reason}"
-        return markup(f"{name}: {good:,} of {total:,} values{why}", limit=300)
+        return markup(f"{name}: {covered(probe, step)[1]}", limit=300)
 
     return [[words(probe, step) for step in steps] for probe in probes]
 

@@ -35,7 +35,16 @@ from byrote.probes.figures.select import main_metric
 from byrote.probes.findings import arm_words
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, counted, interval, literal, probe_name, sentence_case, step_number
+from byrote.probes.wording import (
+    all_of,
+    clean,
+    counted,
+    interval,
+    literal,
+    probe_name,
+    sentence_case,
+    step_number,
+)
 
 NOT_RUN, FAILED, PARTIAL, DONE = range(len(COVERED))
 N_STEPS_NAMED, N_REASONS = 8, 3
@@ -73,8 +82,7 @@ def steps_words(steps: Sequence[int]) -> str:
         return f"step {step_number(steps[0])}"
     if len(steps) > N_STEPS_NAMED:
         return f"{len(steps):,} steps from {step_number(min(steps))} to {step_number(max(steps))}"
-    names = [step_number(s) for s in sorted(steps)]
-    return f"steps {', '.join(names[:-1])} and {names[-1]}"
+    return f"steps {all_of([step_number(s) for s in sorted(steps)])}"
 
 
 def _gaps(run: Results) -> list[Missing]:

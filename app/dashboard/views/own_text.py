@@ -12,7 +12,7 @@ from byrote.dashboard import jobs, text_requests
 from byrote.dashboard.page import View, go, panel
 from byrote.dashboard.text_requests import Cost, OverSteps, Request
 from byrote.probes.attention import StoredText, unwritten
-from byrote.probes.wording import counted, duration, literal, size, step_number
+from byrote.probes.wording import counted, duration, literal, mid_sentence, size, step_number
 
 LOOK_EVERY_S, DRAW_EVERY_S = 1.0, 5.0
 _STEP = "own_step"
@@ -60,7 +60,7 @@ def _ask(view: View) -> Answer | None:
     more = any(missing != step for missing in over.missing)
     if more and not over.running:
         several = cost_words(text_requests.cost(run, over.missing), over.missing)
-        st.caption(literal(f"Over steps: {several[:1].lower()}{several[1:]}", limit=400))
+        st.caption(literal(f"Over steps: {mid_sentence(several)}", limit=400))
     with st.container(horizontal=True, key="own_buttons"):
         if not texts and st.button(
             "Run", icon=":material/play_arrow:", key="own_run", disabled=request.running or over.running
