@@ -28,9 +28,11 @@ export default function (component) {
   const { data, parentElement } = component;
   watchFigures(parentElement.ownerDocument);
   const find = (selector) => parentElement.querySelector(selector);
-  find(".live").textContent = "";
-  find(".address").value = data.address;
-  find(".address").hidden = true;
+  if (find(".address").value !== data.address) { // the same view drawn again leaves what was just reported
+    find(".live").textContent = "";
+    find(".address").value = data.address;
+    find(".address").hidden = true;
+  }
   find(".copy").onclick = async () => {
     try {
       await navigator.clipboard.writeText(data.address);
