@@ -109,9 +109,12 @@ test test-browser test-processes test-ray test-all torture: export PYTHONDONTWRI
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Processes and browsers on a busy machine may miss a deadline: what failed is tried once more, alone, and both tries are printed.
+
 # What takes seconds to start, by the files it is in: the others need not be imported.
+PROCESSES := -m processes $$(grep -rl --include='test_*.py' 'mark\.processes' tests)
 test-processes: $(STAMP) $(DOCS_TOOLS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m processes $$(grep -rl --include='test_*.py' 'mark\.processes' tests)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PROCESSES) || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PROCESSES)
 
 # Ray takes 240 MB on disk, and one test file needs it: it is installed here alone, beside what the other tests need.
 RAY := ray==2.60.0
@@ -119,7 +122,6 @@ test-ray: $(STAMP)
 	$(PIP) install -q -c constraints.txt "$(RAY)"
 	$(BIN)/python -m pytest -m processes tests/checkpoints/test_clusters.py
 
-# A browser on a busy machine may miss a deadline: what failed is tried once more, alone.
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m browser || $(BIN)/python -m pytest -m browser --last-failed --last-failed-no-failures none
 
