@@ -52,7 +52,7 @@ def read_event_files(path: Path) -> tuple[Curves, list[str]]:
             help="name the files of one run",
         )
     curves: Curves = {}
-    warnings = [said for file in files if (said := _read(file, curves))]
+    warnings = [warning for file in files if (warning := _read(file, curves))]
     return curves, warnings
 
 

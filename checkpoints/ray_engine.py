@@ -47,9 +47,9 @@ def on_ray(
         try:
             ray.init(address=options.get("address"), log_to_driver=False, logging_level="error")
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            said = str(error).split("\n")[0]
+            reason = str(error).split("\n")[0]
             raise ByroteError(
-                f"no Ray cluster can be reached ({said})",
+                f"no Ray cluster can be reached ({reason})",
                 help="give --engine-option address=..., or start one",
             ) from None
     try:

@@ -87,18 +87,18 @@ def carry_out(work: Callable[[Any, OnEvent], Any], task: Any, place: int, where:
         return Answer(
             error=PlaceError(what, help="all machines must see the folder in which the command was started")
         )
-    said, stop = Path(folder) / f"{place}.jsonl", Path(folder) / _STOP
+    events_file, stop = Path(folder) / f"{place}.jsonl", Path(folder) / _STOP
 
     def on_event(event: dict[str, Any]) -> None:
         with suppress(OSError):  # whoever listens may be gone; the work is not lost
-            append(said, json.dumps(event).encode() + b"\n")
+            append(events_file, json.dumps(event).encode() + b"\n")
         if event["event"] == "checkpoint" and stop.exists():
             raise Stopped
 
     if stop.exists() or not stop.parent.is_dir():  # the command that started it has ended
         return Answer(stopped=True)
     with suppress(OSError):
-        append(said, b"")  # it has begun
+        append(events_file, b"")  # it has begun
     try:
         return Answer(work(task, on_event))
     except Stopped:
@@ -132,24 +132,24 @@ def done_elsewhere(
     """
     waiting, tries = deque(range(n_tasks)), Counter[int]()
     running: dict[int, Handle] = {}
-    with _listening(folder, hear) as said:
+    with _listening(folder, hear) as events:
         try:
-            while running or (waiting and not said.stopped):
-                if waiting and len(running) < at_once and not said.stopped:
+            while running or (waiting and not events.stopped):
+                if waiting and len(running) < at_once and not events.stopped:
                     places = [waiting.popleft() for _ in range(min(len(waiting), at_once - len(running)))]
-                    where = Where(str(said.folder), str(Path.cwd()))
+                    where = Where(str(events.folder), str(Path.cwd()))
                     running |= zip(places, start(places, where), strict=True)
-                said.pass_on()
+                events.pass_on()
                 if stopping():
-                    said.stop()
-                if said.stopped:
-                    _cancel(running, said, begun=False)
+                    events.stop()
+                if events.stopped:
+                    _cancel(running, events, begun=False)
                 for place in [place for place, handle in running.items() if handle.done()]:
-                    said.pass_on()
+                    events.pass_on()
                     result = _result(running.pop(place))
                     tries[place] += 1
                     if isinstance(result, Answer):  # stopped
-                        said.stop()
+                        events.stop()
                     elif isinstance(result, Lost) and tries[place] <= RETRIES:
                         hear(place, {"event": "retried", "reason": result.reason})
                         waiting.append(place)
@@ -157,26 +157,26 @@ def done_elsewhere(
                         yield place, result
                 time.sleep(POLL_S if running else 0)
         except GeneratorExit:  # whoever takes the results has stopped: tasks may end what they are at
-            said.stop()
-            _cancel(running, said, begun=False)
+            events.stop()
+            _cancel(running, events, begun=False)
             while not all(handle.done() for handle in running.values()):
                 time.sleep(POLL_S)
             raise
         finally:
-            _cancel(running, said, begun=True)
-        if said.stopped:
+            _cancel(running, events, begun=True)
+        if events.stopped:
             raise KeyboardInterrupt
 
 
-def _cancel(running: dict[int, Handle], said: _Said, *, begun: bool) -> None:
+def _cancel(running: dict[int, Handle], events: _Events, *, begun: bool) -> None:
     """End tasks that are not done, and forget them.
 
     Args:
         running: by number.
-        said: what they say.
+        events: of the tasks.
         begun: end those too that have begun to work.
     """
-    for place in [place for place in running if begun or not said.has_begun(place)]:
+    for place in [place for place in running if begun or not events.has_begun(place)]:
         handle = running.pop(place)
         if not handle.done():
             handle.cancel()
@@ -199,8 +199,8 @@ def _result(handle: Handle) -> Any:
     return answer if answer.stopped else answer.result
 
 
-class _Said:
-    """What tasks say, passed on as it is read."""
+class _Events:
+    """Events of tasks, passed on as they are read."""
 
     def __init__(self, folder: Path, hear: Callable[[int, dict[str, Any]], None]) -> None:
         self.folder, self.hear, self.stopped = folder, hear, False
@@ -230,11 +230,11 @@ class _Said:
 
 
 @contextmanager
-def _listening(folder: Path, hear: Callable[[int, dict[str, Any]], None]) -> Iterator[_Said]:
+def _listening(folder: Path, hear: Callable[[int, dict[str, Any]], None]) -> Iterator[_Events]:
     own = folder.resolve() / f".tasks-{secrets.token_hex(8)}"
     make_private_folder(own)
     try:
-        yield _Said(own, hear)
+        yield _Events(own, hear)
     finally:
         with suppress(OSError):  # a task that was cancelled may still be writing
             remove(own)

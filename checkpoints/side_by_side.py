@@ -20,7 +20,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 RETRIES = 2  # of a task whose process or machine was lost
 _GO_ON, _STOP_AT_A_STEP, _STOP_NOW = 0, 1, 2
 _POLL_S = 0.2
-_said: dict[str, Any] = {}  # in a worker: where its events go, and whether it is to stop
+_shared: dict[str, Any] = {}  # in a worker: where its events go, and whether it is to stop
 
 
 class Stopped(KeyboardInterrupt):
@@ -183,7 +183,7 @@ class _Pool:
 def _begin(events: Any, stop: Any) -> None:
     """In a worker: Ctrl-C is for the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _said.update(events=events, stop=stop)
+    _shared.update(events=events, stop=stop)
 
 
 def _there(work: Callable[[Any, OnEvent], Any], place: int, task: Any) -> Any:
@@ -191,13 +191,13 @@ def _there(work: Callable[[Any, OnEvent], Any], place: int, task: Any) -> Any:
     parent = multiprocessing.parent_process()
 
     def on_event(event: dict[str, Any]) -> None:
-        wanted = _said["stop"].value
+        wanted = _shared["stop"].value
         if wanted == _STOP_NOW or (parent is not None and not parent.is_alive()):
             os._exit(1)
-        _said["events"].put((place, event))
+        _shared["events"].put((place, event))
         if event["event"] == "checkpoint" and wanted == _STOP_AT_A_STEP:
             raise Stopped
 
-    if _said["stop"].value:
+    if _shared["stop"].value:
         raise Stopped
     return work(task, on_event)

@@ -82,7 +82,7 @@ def _executor(submitit: Any, folder: Path, needs: Needs, options: Mapping[str, s
     """
     given = {name: int(text) if text.isdecimal() else text for name, text in options.items()}
     cluster = given.pop("cluster", "slurm")
-    asked = {
+    fields = {
         "timeout_min": DEFAULT_MINUTES,
         "cpus_per_task": needs.cores,
         "mem_gb": -(-(needs.memory_bytes + _SPARE_BYTES) // (1 << 30)),
@@ -90,14 +90,14 @@ def _executor(submitit: Any, folder: Path, needs: Needs, options: Mapping[str, s
         "name": "byrote",
     }
     if jobs is not None and cluster == "slurm":
-        asked["slurm_array_parallelism"] = jobs
+        fields["slurm_array_parallelism"] = jobs
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(**{**asked, **given})
+        executor.update_parameters(**{**fields, **given})
     except (RuntimeError, ValueError, NameError, TypeError) as error:
-        said = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0]
         raise ByroteError(
-            f"submitit cannot start jobs ({said})",
+            f"submitit cannot start jobs ({reason})",
             help="give options of submitit's executor, such as --engine-option slurm_partition=gpu; "
             "cluster=local runs the jobs on this machine",
         ) from None

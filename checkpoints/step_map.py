@@ -35,20 +35,20 @@ def read_step_map(file: Path) -> dict[str, int]:
     """
     try:
         read = read_toml if file.suffix.lower() == ".toml" else read_json
-        said: Any = read(file, max_bytes=MAX_BYTES, follow_links=True)
+        step_of: Any = read(file, max_bytes=MAX_BYTES, follow_links=True)
     except FileRefused as refused:
         raise CheckpointError(refused.message, help=refused.help or _EXAMPLE) from None
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror or error})", help=_EXAMPLE) from None
-    if not said:
+    if not step_of:
         raise CheckpointError(f"{file} names no checkpoint", help=_EXAMPLE)
-    for name, step in said.items():
+    for name, step in step_of.items():
         if type(step) is not int or not 0 <= step < MAX_COUNT:
             raise CheckpointError(f"{file}: the step of {name!r} is {step!r}", help="steps are whole numbers")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
             raise CheckpointError(f"{file}: {name!r} is not a path inside the series", help=_EXAMPLE)
-    found = dict(sorted(said.items(), key=lambda item: item[1]))
+    found = dict(sorted(step_of.items(), key=lambda item: item[1]))
     steps = list(found.values())
     for (one, step), following in zip(list(found.items())[:-1], list(found)[1:], strict=True):
         if steps.count(step) > 1 and found[following] == step:

@@ -85,14 +85,14 @@ def parse_name(name: str) -> StepName | None:
     for who, pattern in SPELLINGS:
         match = pattern.fullmatch(stem)
         if match:
-            said = match.groupdict()
-            step, tokens = _count(said["step"]), _count(said.get("tokens") or "0")
+            fields = match.groupdict()
+            step, tokens = _count(fields["step"]), _count(fields.get("tokens") or "0")
             if max(step, tokens) >= MAX_COUNT:
                 return None
             return StepName(
                 step=step,
                 tokens=tokens or None,
-                part=(said.get("part") or "").lower(),
+                part=(fields.get("part") or "").lower(),
                 bare=who == _BARE,
             )
     return None

@@ -437,8 +437,8 @@ def _parquet_texts(path: Path, text_field: str, reading: Reading) -> Iterator[by
     except ByroteError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
-        raise ByroteError(f"{path.name} cannot be read ({said})", help="copy the file again") from None
+        reason = " ".join(str(error).split())
+        raise ByroteError(f"{path.name} cannot be read ({reason})", help="copy the file again") from None
     reading.on_bytes(path.stat().st_size)
 
 

@@ -97,8 +97,8 @@ def read_losses(path: Path, *, name: str | None = None) -> LossCurve:
             f"{path} does not exist", help="give a file with the losses of this training"
         ) from None
     except (FileRefused, OSError) as error:
-        said = getattr(error, "message", f"{path} cannot be read ({getattr(error, 'strerror', error)})")
-        raise ByroteError(said, help="give a file with the losses of this training") from None
+        message = getattr(error, "message", f"{path} cannot be read ({getattr(error, 'strerror', error)})")
+        raise ByroteError(message, help="give a file with the losses of this training") from None
     return _curve(curves, path, name, ())
 
 

@@ -190,9 +190,9 @@ def stored_texts(path: Path) -> list[StoredText]:
             texts = []
             for kind in ids:
                 for i, row in enumerate(tensors.get_tensor(f"{kind}/tokens")):
-                    said = tuple(words[kind][i]) if kind in words else None
+                    token_words = tuple(words[kind][i]) if kind in words else None
                     why = facts.get(WORDLESS, NO_TOKENIZER)
-                    texts.append(StoredText(kind, str(ids[kind]), i, row.astype(np.int64), said, why))
+                    texts.append(StoredText(kind, str(ids[kind]), i, row.astype(np.int64), token_words, why))
             return texts
     except _DAMAGE as error:
         raise _damaged(path) from error

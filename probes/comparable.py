@@ -227,8 +227,8 @@ def measure_name(probe: str, metric: str) -> str:
 def meaning(probe: str, metric: str) -> str:
     """A named measure in words that need no other; "" of all others."""
     own, _, how = metric.partition(":")[0].partition("@")
-    said = _MEANINGS.get((probe, own), "")
-    return f"{said}; blocks of varying length" if said and how == "jittered_repeat" else said
+    text = _MEANINGS.get((probe, own), "")
+    return f"{text}; blocks of varying length" if text and how == "jittered_repeat" else text
 
 
 def family_of(row: Any, primary: tuple[str, str] | None) -> str:

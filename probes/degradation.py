@@ -90,8 +90,10 @@ def compare(
     pairs = chosen_pairs(matched_steps(a, b, align), at, a)
     if a.imported or b.imported:
         rows = untested_rows(a, b, pairs, heads=heads)[ROW_COLUMNS]
-        said = untested_sentence(a, b, rows)
-        return Comparison(a.run, b.run, align, tuple(pairs), rows, onset(a), onset(b), said, (BY_NAME_NOTE,))
+        sentence = untested_sentence(a, b, rows)
+        return Comparison(
+            a.run, b.run, align, tuple(pairs), rows, onset(a), onset(b), sentence, (BY_NAME_NOTE,)
+        )
     disagreement = init_disagreement(a, b)
     how = how_heads(heads, disagreement)
     differing = differing_provenance(a, b, pairs)

@@ -131,8 +131,8 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
     names = names_in_title(measured)
     if len(found) > MAX_RUNS_NAMED:
         arms = [(r.facts.arm, found[r.run].found) for r in measured if found[r.run].measured]
-        if said := formed_by_arm(arms):
-            return said
+        if sentence := formed_by_arm(arms):
+            return sentence
         some = [clean(names[run]) for run, one in found.items() if one.found]
         which = f": {named_arms(some)}" if 0 < len(some) < len(judged) else ""
         return f"{len(some)} of {len(judged)} runs form lasting induction heads{which}"
@@ -224,7 +224,7 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
     """Steps whose loss on text is no trained model's: (sentence, the steps, whether only steps beside them say so)."""
     rows = results.select("held_out_loss", "loss")
     rows = rows[rows["valid"]].sort_values("step")
-    said = []
+    sentences = []
     single = (results.meta.get("series") or {}).get("n_checkpoints") == 1
     alarms = text_loss_alarm(
         rows["step"].to_numpy(dtype=np.int64),
@@ -244,8 +244,8 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
             f"{chance_number(float(worst['chance']))} by guessing; damaged weights, or a text of another tokenizer"
             f"{', or a model before training' if single and steps == (0,) else ''}"
         )
-        said.append((sentence, steps, what == beside))
-    return said
+        sentences.append((sentence, steps, what == beside))
+    return sentences
 
 
 def left_out(found: Mapping[int, str]) -> list[str]:

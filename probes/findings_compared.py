@@ -79,14 +79,14 @@ def tally(found: Comparison) -> str:
     primary = next((row for one in PRIMARY if (row := found.row(*one)) is not None), None)
     if primary is not None:
         by = interval(primary["difference"], primary["lo"], primary["hi"], sign=True)
-        said = f"{_copying(a, primary['a'], b, primary['b'])} {where} (difference {by} of the loss, {primary['change']})"
+        text = f"{_copying(a, primary['a'], b, primary['b'])} {where} (difference {by} of the loss, {primary['change']})"
     elif not words:
-        said = f"{b} and {a} have no measure with a better direction in common"
+        text = f"{b} and {a} have no measure with a better direction in common"
     else:
         ways = [f"{way} on {n}" for way in ("higher", "lower") if (n := words.count(way))]
         clear = f"is {' and '.join(ways)} of" if ways else "shows no clear change on any of"
-        said = f"{b} {clear} {counted(len(words), 'measure')} against {a} {where}"
-    return "; ".join(filter(None, (f"{THESE_TWO}, {said}", _onset_shift(found, a, b))))
+        text = f"{b} {clear} {counted(len(words), 'measure')} against {a} {where}"
+    return "; ".join(filter(None, (f"{THESE_TWO}, {text}", _onset_shift(found, a, b))))
 
 
 def _copying(a: str, gain_a: float, b: str, gain_b: float) -> str:
@@ -125,9 +125,9 @@ def seed_tally(found: GroupComparison) -> str:
     primary = found.rows[found.rows["family"] == "primary"]
     if not primary.empty:
         row = primary.iloc[-1]
-        said = _copying(found.a.name, row["a"], found.b.name, row["b"])
-        said = said if these else sentence_case(said)
-        return f"{these}{said} at step {step_number(int(row['step']))} ({row['change']})"
+        sentence = _copying(found.a.name, row["a"], found.b.name, row["b"])
+        sentence = sentence if these else sentence_case(sentence)
+        return f"{these}{sentence} at step {step_number(int(row['step']))} ({row['change']})"
     words = [
         row.change for row in directed(found.rows.assign(layer=pd.NA, position=pd.NA)).itertuples(index=False)
     ]

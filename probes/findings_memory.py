@@ -69,12 +69,12 @@ def memorised_members(results: Sequence[Table], *, title: bool = False) -> str:
     names = _names(results)
     theirs = _completed([r for r in results if trained_on_members(r)], names)
     others = _completed([r for r in results if not trained_on_members(r)], names)
-    said = _of(*next(iter(theirs.values()))) if len(results) == 1 and theirs else _counts(theirs)
+    text = _of(*next(iter(theirs.values()))) if len(results) == 1 and theirs else _counts(theirs)
     if title or not others:
-        said = f"Training sequences completed without an error: {said}" if said else ""
-        return mid_sentence(said) if title else said
+        text = f"Training sequences completed without an error: {text}" if text else ""
+        return mid_sentence(text) if title else text
     not_theirs = f"{_counts(others)}, which {'was' if len(others) == 1 else 'were'} not trained on them"
-    return f"Training sequences completed without an error: {', '.join(filter(None, (said, not_theirs)))}"
+    return f"Training sequences completed without an error: {', '.join(filter(None, (text, not_theirs)))}"
 
 
 def _counts(found: Mapping[str, tuple[int, int]]) -> str:

@@ -27,7 +27,7 @@ from byrote.probes.results import Results
 from byrote.probes.results.run_json import SCHEMA_VERSION, stored_run_json, write_run_json
 from byrote.probes.results.schema import UNIT_SCHEMA
 from byrote.probes.results.unit_files import step_folder, write_unit
-from byrote.probes.score_tables import Head, Metric, Said, parts, range_of, read_scores
+from byrote.probes.score_tables import Head, Metric, TableSettings, parts, range_of, read_scores
 from byrote.probes.spec import Better, Plugin, ProbeInfo
 from byrote.probes.stored_probes import to_json
 from byrote.probes.sweep.folder import clear_results, shards_at_work
@@ -72,24 +72,26 @@ def import_scores(
     if better not in (None, "higher", "lower"):
         raise ByroteError(f"better={better!r} is not a direction", help="use 'higher', 'lower' or None")
     limits = None if range is None else range_of(range, "the range given")
-    said = Said(metric, unit, limits, "lower" if better == "lower" else "higher" if better else None, run)
-    metrics, ignored = read_scores(frame_or_path, said)
+    settings = TableSettings(
+        metric, unit, limits, "lower" if better == "lower" else "higher" if better else None, run
+    )
+    metrics, ignored = read_scores(frame_or_path, settings)
     in_memory = isinstance(frame_or_path, pd.DataFrame)
     origin = source or ("a data frame" if in_memory else Path(str(frame_or_path)).name)
     notes = tuple(f"the column {clean(name)} was not read" for name in ignored)
-    return _write(Path(out), metrics, said, source=clean(origin), notes=notes, fresh=fresh)
+    return _write(Path(out), metrics, settings, source=clean(origin), notes=notes, fresh=fresh)
 
 
 def _write(
     root: Path,
     metrics: Mapping[str, Metric],
-    said: Said,
+    settings: TableSettings,
     *,
     source: str,
     notes: tuple[str, ...],
     fresh: bool,
 ) -> Results:
-    digest = _digest(metrics, said)
+    digest = _digest(metrics, settings)
     busy = ByroteError(f"another process is writing to {root}", help="wait for it, or use another -o")
 
     def unwritable(error: OSError) -> ByroteError:
@@ -119,13 +121,15 @@ def _write(
             probes = dict.fromkeys(dict.fromkeys(table["probe"].to_pylist()), 0)
             facts = {"fingerprint": digest, "format": UNIT_KEY, "stimulus": UNIT_KEY, "probes": probes}
             write_unit(step_folder(root, step) / unit_name(UNIT_KEY, probes), table, facts)
-        write_run_json(root, _run_json(metrics, said, run=name, source=source, digest=digest, notes=notes))
+        write_run_json(
+            root, _run_json(metrics, settings, run=name, source=source, digest=digest, notes=notes)
+        )
     return Results.open(root, write=True)
 
 
-def _digest(metrics: Mapping[str, Metric], said: Said) -> str:
+def _digest(metrics: Mapping[str, Metric], settings: TableSettings) -> str:
     """Of everything that is stored of the numbers: the same table imported again is recognised."""
-    total = hashlib.blake2b(repr(said.better).encode(), digest_size=16)
+    total = hashlib.blake2b(repr(settings.better).encode(), digest_size=16)
     for name in sorted(metrics):
         one = metrics[name]
         total.update(repr((name, one.unit, one.range, sorted(one.values.items(), key=_row_key))).encode())
@@ -169,7 +173,7 @@ def _tables(metrics: Mapping[str, Metric], run: str) -> Iterator[tuple[int, pa.T
 
 def _run_json(
     metrics: Mapping[str, Metric],
-    said: Said,
+    settings: TableSettings,
     *,
     run: str,
     source: str,
@@ -178,7 +182,9 @@ def _run_json(
 ) -> dict[str, Any]:
     steps = sorted({step for one in metrics.values() for step, _ in one.values})
     probes = dict.fromkeys(parts(name)[0] for name in metrics)
-    described = [_described(probe, metrics, said, source, digest) for probe in probes if probe not in OURS]
+    described = [
+        _described(probe, metrics, settings, source, digest) for probe in probes if probe not in OURS
+    ]
     return {
         "schema": SCHEMA_VERSION,
         "run": run,
@@ -197,7 +203,9 @@ def _run_json(
     }
 
 
-def _described(probe: str, metrics: Mapping[str, Metric], said: Said, source: str, digest: str) -> ProbeInfo:
+def _described(
+    probe: str, metrics: Mapping[str, Metric], settings: TableSettings, source: str, digest: str
+) -> ProbeInfo:
     """The description of an imported probe that is none of byrote's own, as a plugin's is stored."""
     mine = {parts(name)[1]: one for name, one in metrics.items() if parts(name)[0] == probe}
     main = "score" if "score" in mine else next(iter(mine))
@@ -207,7 +215,7 @@ def _described(probe: str, metrics: Mapping[str, Metric], said: Said, source: st
         kind="model" if next(iter(first.values))[1] is None else "head",
         unit=first.unit or "no unit stated",
         range=first.range,
-        better=said.better,
+        better=settings.better,
         source=source,
         summary=f"Imported from {source}: values without samples, so without intervals.",
         chance="not stated",

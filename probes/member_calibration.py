@@ -33,17 +33,17 @@ def member_calibrations() -> list[Calibration]:
         Calibration("counterfactual memorisation where nothing is remembered, 8 runs: any member significantly memorised", seldom,
                     each(_false_memory, 151, times=FEWER)),
         Calibration(f"dependence check, {MIN_SEEDS} seeds, members that do not interfere: dependent", seldom,
-                    each(partial(_said, shift=0.0, word=DEPENDENT), 152, times=FEWER)),
+                    each(partial(_has_word, shift=0.0, word=DEPENDENT), 152, times=FEWER)),
         Calibration(f"dependence check, {MIN_SEEDS} seeds, members that interfere by just the smallest effect: independent", seldom,
-                    each(partial(_said, shift=SMALLEST_SIMULATED, word=INDEPENDENT), 153, times=FEWER)),
+                    each(partial(_has_word, shift=SMALLEST_SIMULATED, word=INDEPENDENT), 153, times=FEWER)),
     ]  # fmt: skip
     found += [
         Calibration("matrix of dependence, 4 experiments, 12 runs: intervals hold the effect", holds,
                     each(_matrix_covered, 154, times=FEWER)),
         Calibration("matrix of dependence, 12 runs, effects on others of just the smallest size: any pair dependent", seldom,
-                    each(partial(_matrix_said, others=SMALLEST_SIMULATED, word=DEPENDENT), 155, times=FEWER)),
+                    each(partial(_matrix_has_word, others=SMALLEST_SIMULATED, word=DEPENDENT), 155, times=FEWER)),
         Calibration("matrix of dependence, 12 runs, one effect of just the smallest size: all independent", seldom,
-                    each(partial(_matrix_said, others=0.0, one=SMALLEST_SIMULATED, word=INDEPENDENT), 156, times=FEWER)),
+                    each(partial(_matrix_has_word, others=0.0, one=SMALLEST_SIMULATED, word=INDEPENDENT), 156, times=FEWER)),
     ]  # fmt: skip
     return found
 
@@ -147,11 +147,11 @@ def _matrix_covered(rng: Rng) -> bool:
     return bool(one.found.lo <= effects[one.measured, one.trained] <= one.found.hi)
 
 
-def _matrix_said(rng: Rng, *, others: float, word: str, one: float = 0.0) -> bool:
+def _matrix_has_word(rng: Rng, *, others: float, word: str, one: float = 0.0) -> bool:
     table = simulated_experiments(rng, runs=12, effects=_effects(rng, others, one))
     return dependence_matrix(table, smallest=SMALLEST_SIMULATED).word == word
 
 
-def _said(rng: Rng, *, shift: float, word: str) -> bool:
+def _has_word(rng: Rng, *, shift: float, word: str) -> bool:
     found = dependence(simulated_halves(rng, seeds=MIN_SEEDS, shift=shift), smallest=SMALLEST_SIMULATED)
     return dependence_word(found.planted) == word

@@ -39,7 +39,7 @@ Head = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
-class Said:
+class TableSettings:
     """What a table, or whoever imports it, says of its metrics; None or "" where nothing is said.
 
     Attributes:
@@ -78,13 +78,13 @@ class Metric:
 
 
 def read_scores(
-    frame_or_path: pd.DataFrame | str | Path, said: Said
+    frame_or_path: pd.DataFrame | str | Path, settings: TableSettings
 ) -> tuple[dict[str, Metric], tuple[str, ...]]:
     """The metrics of a table by name, and the names of columns that mean nothing here.
 
     Args:
         frame_or_path: the table, or the path of a CSV file; commas, semicolons or tabs between cells.
-        said: of the whole table.
+        settings: those of the whole table.
 
     Raises:
         ByroteError: a row that cannot be used, named by its number (of a file: its line), or no table at all.
@@ -93,7 +93,7 @@ def read_scores(
         columns, rows = _frame_rows(frame_or_path)
     else:
         columns, rows = _csv_rows(Path(frame_or_path))
-    return _read(columns, rows, said), tuple(name for name in columns if name not in COLUMNS)
+    return _read(columns, rows, settings), tuple(name for name in columns if name not in COLUMNS)
 
 
 def range_of(value: Any, place: str) -> tuple[float, float]:
@@ -202,7 +202,7 @@ def _too_many(n: int) -> ByroteError:
 
 
 def _read(
-    columns: Sequence[str], rows: Iterator[tuple[str, dict[str, Any]]], said: Said
+    columns: Sequence[str], rows: Iterator[tuple[str, dict[str, Any]]], settings: TableSettings
 ) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     runs: dict[str, str] = {}
@@ -210,11 +210,11 @@ def _read(
     steps: set[int] = set()
     for place, cells in rows:
         of = _text(cells.get("run"))
-        if said.run and of != said.run:
+        if settings.run and of != settings.run:
             runs.setdefault(of, place)
             continue
         runs.setdefault(of, place)
-        if not said.run and len(runs) > 1:
+        if not settings.run and len(runs) > 1:
             one, other = list(runs)[:2]
             raise _refused(
                 place,
@@ -223,7 +223,7 @@ def _read(
             )
         step, head = _count(cells.get("step"), "step", place, MAX_COUNT), _head(cells, place)
         value = _number(cells.get("value"), place)
-        found = _metric_of(cells, said, place, metrics, of_head=head is not None)
+        found = _metric_of(cells, settings, place, metrics, of_head=head is not None)
         if (before := found.places.get((step, head))) is not None:
             whose = head_label(*head) if head else "the whole model"
             raise _refused(place, f"gives {found.name} of {whose} at step {step:,} again, after {before}")
@@ -237,9 +237,9 @@ def _read(
         for axis, index in zip(highest, head or (), strict=False):
             highest[axis] = max(highest[axis], (index, place))
     if not metrics:
-        if said.run and runs:
+        if settings.run and runs:
             raise ByroteError(
-                f"the table has no run {said.run!r}", help=did_you_mean(said.run, map(clean, runs))
+                f"the table has no run {settings.run!r}", help=did_you_mean(settings.run, map(clean, runs))
             )
         raise ByroteError("the table has no rows", help=_TABLE)
     _refuse_large(highest, len(steps))
@@ -264,12 +264,17 @@ def _refuse_large(highest: Mapping[str, tuple[int, str]], n_steps: int) -> None:
 
 
 def _metric_of(
-    cells: Mapping[str, Any], said: Said, place: str, metrics: dict[str, Metric], *, of_head: bool
+    cells: Mapping[str, Any],
+    settings: TableSettings,
+    place: str,
+    metrics: dict[str, Metric],
+    *,
+    of_head: bool,
 ) -> Metric:
     """The metric that a row is of, described by its first row and by what is said of the whole table."""
-    name = _metric_name(_text(cells.get("metric")) or said.metric, place)
-    unit = _text(cells.get("unit")) or said.unit
-    limits = said.range if _empty(cells.get("range")) else range_of(cells["range"], place)
+    name = _metric_name(_text(cells.get("metric")) or settings.metric, place)
+    unit = _text(cells.get("unit")) or settings.unit
+    limits = settings.range if _empty(cells.get("range")) else range_of(cells["range"], place)
     found = metrics.get(name)
     if found is None:
         if len(metrics) == MAX_PROBES:

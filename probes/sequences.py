@@ -133,8 +133,8 @@ class Vocabulary:
     def to_json(self) -> dict[str, Any]:
         """For run.json, so that the same command again draws the same stimuli without loading a model."""
         pairs = [list(pair) for pair in self.variants]
-        said = {"ids": as_ranges(self.ids.tolist()), "bos": self.bos, "note": self.note, "variants": pairs}
-        return said if self.trained else said | {"trained": False}
+        record = {"ids": as_ranges(self.ids.tolist()), "bos": self.bos, "note": self.note, "variants": pairs}
+        return record if self.trained else record | {"trained": False}
 
     def fits(self, d_vocab: int) -> bool:
         """Whether all of its ids are among those of a model."""

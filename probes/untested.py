@@ -62,14 +62,16 @@ def untested_sentence(a: Results, b: Results, rows: pd.DataFrame) -> str:
     """What differs most, and that nobody tested it."""
     whose = " and ".join(run_name(run.run) for run in (a, b) if run.imported)
     were = "were" if a.imported and b.imported else "was"
-    said = f"{whose} {were} imported, without samples: differences have no intervals and nothing is tested."
+    sentence = (
+        f"{whose} {were} imported, without samples: differences have no intervals and nothing is tested."
+    )
     heads = rows[rows["layer"].notna() & rows["position"].isna()]
     if heads.empty:
-        return said
+        return sentence
     row = heads.loc[heads["difference"].abs().idxmax()]
     where = f"step {step_number(row['step_a'])}"
     return (
-        f"{said} Of {counted(len(heads), 'value')} of heads at matched steps, {probe_name(row['probe'])} of {row['head_a']} "
+        f"{sentence} Of {counted(len(heads), 'value')} of heads at matched steps, {probe_name(row['probe'])} of {row['head_a']} "
         f"differs most, {number(row['difference'], sign=True)} at {where}."
     )
 

@@ -233,8 +233,8 @@ class _Walk:
             refuse_values(file, table)
             return table
         except (OSError, FileRefused, pa.ArrowException) as error:
-            said = error.message if isinstance(error, FileRefused) else _first_line(error)
-            self._find(f"observations.parquet is damaged ({said}); run the same sweep again to rebuild it")
+            message = error.message if isinstance(error, FileRefused) else _first_line(error)
+            self._find(f"observations.parquet is damaged ({message}); run the same sweep again to rebuild it")
             return None
 
     def _derived(self, observations: pa.Table | None, units: Sequence[pa.Table], step: int) -> None:
@@ -311,8 +311,8 @@ class _Walk:
             if weights and of and weights != of:
                 self._find("saved attention is of other weights than the units", file)
         if files:
-            said = f", {unverified:,} of them unverified (of version 0.1)" if unverified else ""
-            self.checked.append(f"attention saved of {counted(len(files), 'step')}{said}")
+            unverified_text = f", {unverified:,} of them unverified (of version 0.1)" if unverified else ""
+            self.checked.append(f"attention saved of {counted(len(files), 'step')}{unverified_text}")
 
     def _texts(self) -> None:
         for file in sorted((self.root / "stimuli").glob("*.safetensors")):
@@ -362,10 +362,10 @@ class _Walk:
         if self.content:
             self.checked.append(f"{n} by content")
             return
-        said = f"{n} by size and time of their files"
-        said += f", {hashed:,} of them by content because these had changed" if hashed else ""
-        said += f"; {unknown:,} of them changed in size or time and too large to hash here" if unknown else ""
-        self.checked.append(said)
+        text = f"{n} by size and time of their files"
+        text += f", {hashed:,} of them by content because these had changed" if hashed else ""
+        text += f"; {unknown:,} of them changed in size or time and too large to hash here" if unknown else ""
+        self.checked.append(text)
 
 
 def _unit_problems(

@@ -62,8 +62,8 @@ def github_lines(checks: Sequence[Checked], file: Path | None) -> Iterator[str]:
             "line": one.rule.line or "",
             "title": f"byrote: {_title(one)}",
         }
-        said = ",".join(f"{name}={_property(value)}" for name, value in places.items() if value != "")
-        yield f"::{level} {said}::{_data(one.line)}"
+        properties = ",".join(f"{name}={_property(value)}" for name, value in places.items() if value != "")
+        yield f"::{level} {properties}::{_data(one.line)}"
 
 
 def _title(one: Checked) -> str:

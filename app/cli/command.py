@@ -271,8 +271,8 @@ class Verb(_WithExamples):
             verbs = getattr(ctx.find_root().command, "verbs", {})
             unread = [*unread_variables(_prefix(ctx), known), *unknown_variables(verbs)]
             ignored = session.settings.ignored_words(where)
-            for said in [*([ignored] if ignored else []), *(unread if where != "doctor" else [])]:
-                session.warn(f"warning: {said}")
+            for warning in [*([ignored] if ignored else []), *(unread if where != "doctor" else [])]:
+                session.warn(f"warning: {warning}")
         return rest
 
 

@@ -50,5 +50,5 @@ def summary(checks: Sequence[Checked]) -> str:
         n = sum(one.outcome == "undecided" and one.passed == passed for one in checks)
         parts += [f"{n:,} undecided (counts as {word})"] if n else []
     n_failed = sum(one.broken for one in checks)
-    said = ", ".join([f"{n_failed:,} failed", *parts]) if parts or n_failed else "all passed"
-    return f"{counted(len(checks), 'check')}: {said}"
+    counts_text = ", ".join([f"{n_failed:,} failed", *parts]) if parts or n_failed else "all passed"
+    return f"{counted(len(checks), 'check')}: {counts_text}"

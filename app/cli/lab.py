@@ -223,6 +223,13 @@ def recipes(session: Session, *, out: Output) -> None:
     out.rows(_RECIPE_COLUMNS, rows)
 
 
-def _row(kind: str, name: str, settings: Mapping[str, Any], **said: str) -> dict[str, Any]:
+def _row(kind: str, name: str, settings: Mapping[str, Any], **columns: str) -> dict[str, Any]:
     settings = {key: value for key, value in settings.items() if key not in ("arm", "seed", "schedule")}
-    return {"kind": kind, "name": name, "measured": "", "trap": "", **said, "settings": json.dumps(settings)}
+    return {
+        "kind": kind,
+        "name": name,
+        "measured": "",
+        "trap": "",
+        **columns,
+        "settings": json.dumps(settings),
+    }

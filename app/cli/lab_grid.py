@@ -151,12 +151,12 @@ def status(session: Session, *, folder: Path = argument("OUT", type=options.PATH
 
     found = status_of(folder)
     states = Counter(state for _, state, _ in found)
-    said = ", ".join(
+    counts_text = ", ".join(
         f"{states[state]} {state}"
         for state in ("complete", "running", "stopped", "missing", "stale")
         if states[state]
     )
-    out.headline(f"{folder}: {counted(len(found), 'run')}, {said}")
+    out.headline(f"{folder}: {counted(len(found), 'run')}, {counts_text}")
     rows = [
         {
             "run": run.config.name,

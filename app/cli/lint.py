@@ -120,9 +120,9 @@ def _rows(found: LintReport, *, as_text: bool) -> Iterator[Row]:
 
 def _title(found: LintReport) -> str:
     count = Counter(fact.severity for fact in found.facts)
-    said = [counted(count[s], s) for s in ("error", "warning", "note") if count[s]]
+    counts_text = [counted(count[s], s) for s in ("error", "warning", "note") if count[s]]
     usable = f"{len(found.usable_steps):,} of {counted(len(found.steps), 'step')} usable"
-    return f"{found.series}: {', '.join(said) or 'nothing found'}; {usable}"
+    return f"{found.series}: {', '.join(counts_text) or 'nothing found'}; {usable}"
 
 
 def _steps(steps: Sequence[int]) -> str:

@@ -161,13 +161,13 @@ def _owner_and_start(pid: int) -> tuple[int, str]:
         if (folder := Path("/proc") / str(pid)).is_dir():
             ticks = (folder / "stat").read_text().rpartition(")")[2].split()[19]
             return folder.stat().st_uid, ticks
-        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.split(
-            maxsplit=1
-        )
+        fields = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=10
+        ).stdout.split(maxsplit=1)
     except (OSError, IndexError, subprocess.SubprocessError) as error:
         raise ByroteError(
             f"the owner of process {pid} cannot be determined ({error})", help="name a file instead"
         ) from None
-    if len(said) != 2:
+    if len(fields) != 2:
         raise ByroteError(f"there is no process {pid}", help=_HELP)
-    return int(said[0]), said[1].strip()
+    return int(fields[0]), fields[1].strip()

@@ -237,7 +237,7 @@ def _refuses(message: MutableMapping[str, Any]) -> bool:
 
 async def _answers_of(app: App, kind: str, host: str, path: str) -> list[MutableMapping[str, Any]]:
     """What an app says to a request without a key."""
-    said: list[MutableMapping[str, Any]] = []
+    messages: list[MutableMapping[str, Any]] = []
     scope: Scope = {
         "type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "path": path,
         "raw_path": path.encode(), "root_path": "", "query_string": b"", "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 1),
@@ -246,20 +246,20 @@ async def _answers_of(app: App, kind: str, host: str, path: str) -> list[Mutable
     if kind == "http":
         scope["method"] = "GET"
 
-    asked = {"http": "http.request", "websocket": "websocket.connect"}[kind]
-    events = iter([{"type": asked, "body": b"", "more_body": False}])
+    event_type = {"http": "http.request", "websocket": "websocket.connect"}[kind]
+    events = iter([{"type": event_type, "body": b"", "more_body": False}])
 
     async def receive() -> MutableMapping[str, Any]:
         return next(events, {"type": f"{kind}.disconnect", "code": POLICY_VIOLATION})
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        said.append(message)
+        messages.append(message)
         if not _refuses(message):
             raise ConnectionError("closed by the client")  # that it answers is all that has to be known
 
     with suppress(ConnectionError):
         await app(scope, receive, send)
-    return said
+    return messages
 
 
 def _from_elsewhere(headers: list[tuple[bytes, str]]) -> bool:

@@ -29,17 +29,19 @@ def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None, p
         private: whether what it writes is for its owner alone.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(folder / "progress.jsonl", flags, 0o600), "ab") as said:
+    with os.fdopen(os.open(folder / "progress.jsonl", flags, 0o600), "ab") as progress:
         command = subprocess.Popen(
-            [sys.executable, "-P", "-m", *module], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+            [sys.executable, "-P", "-m", *module], stdin=subprocess.DEVNULL, stdout=progress, stderr=progress,
             pass_fds=(lock,), preexec_fn=_take_interrupts, umask=0o077 if private else -1,
         )  # fmt: skip
-        code = _wait(command, folder, said, limit_s=limit_s)
+        code = _wait(command, folder, progress, limit_s=limit_s)
     write_private_text(folder / "exit", f"{code}\n")
     return code
 
 
-def _wait(command: subprocess.Popen[bytes], folder: Path, said: IO[bytes], *, limit_s: float | None) -> int:
+def _wait(
+    command: subprocess.Popen[bytes], folder: Path, progress: IO[bytes], *, limit_s: float | None
+) -> int:
     """Wait until it has ended; a first request to stop sends SIGINT, a second kills it."""
     handled = 0
     ends = None if limit_s is None else time.monotonic() + limit_s
@@ -49,7 +51,9 @@ def _wait(command: subprocess.Popen[bytes], folder: Path, said: IO[bytes], *, li
         except subprocess.TimeoutExpired:
             requested = _stop_requests(folder)
         if ends is not None and time.monotonic() > ends:
-            said.write(json.dumps({"error": f"stopped: no answer within {limit_s:.0f} s"}).encode() + b"\n")
+            progress.write(
+                json.dumps({"error": f"stopped: no answer within {limit_s:.0f} s"}).encode() + b"\n"
+            )
             requested = 2
         if requested > handled:
             command.send_signal(signal.SIGKILL if requested > 1 else signal.SIGINT)

@@ -129,14 +129,14 @@ def start(
     """
     origins_of(port, origins)
     token, once = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    said = {"port": port, "token": token, "once": once, "origins": [*origins]}
+    settings = {"port": port, "token": token, "once": once, "origins": [*origins]}
     process = subprocess.Popen(
         command(), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.PIPE, stdout=output, stderr=output
     )  # fmt: skip
     assert process.stdin is not None
     try:  # a command line can be read by everybody on this machine, and a variable by every process it starts
         with process.stdin as line:
-            line.write(json.dumps(said).encode() + b"\n")
+            line.write(json.dumps(settings).encode() + b"\n")
     except BrokenPipeError:
         pass  # it has ended already; who waits for its answer will see that
     process.stdin = None  # said is said

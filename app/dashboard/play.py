@@ -109,8 +109,15 @@ def export(
     if len(library.runs) < len(opened):
         report_inputs(opened)  # says which name two of them share
     pins = ",".join([heads] if isinstance(heads, str) else heads)
-    asked = {"run": run, "base": base, "probe": probe, "metric": metric, "pin": pins or None, "step": step}
-    given_words = {name: str(value) for name, value in asked.items() if value is not None}
+    requested = {
+        "run": run,
+        "base": base,
+        "probe": probe,
+        "metric": metric,
+        "pin": pins or None,
+        "step": step,
+    }
+    given_words = {name: str(value) for name, value in requested.items() if value is not None}
     reading = read(given_words, library, called={"pin": "heads"})
     if reading.complaints:
         found, _, shown = reading.complaints[0].partition("; ")

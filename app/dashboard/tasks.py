@@ -98,8 +98,8 @@ class Task:
         """Whether it writes results."""
         return self.verb == RUN and not self.dry_run
 
-    def only_said(self) -> Task:
-        """The sweep that says what it would do."""
+    def dry(self) -> Task:
+        """The same sweep as a dry run, which says what it would do."""
         return replace(self, options={**self.options, "dry_run": True})
 
     def arguments(self) -> list[str]:

@@ -131,7 +131,7 @@ class Monitor:
         self.measured = self.skipped = self.failed = 0
         self.should_stop = False
         self.checks: list[Checked] = []
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     @property
     def results_path(self) -> Path | None:
@@ -311,8 +311,8 @@ class Monitor:
         if self.spent_s + self._cost_s <= self._budget_frac * training_s:
             return True
         self.skipped += 1
-        if "budget" not in self._said:
-            self._said.add("budget")
+        if "budget" not in self._reported:
+            self._reported.add("budget")
             after_s = self._cost_s / self._budget_frac
             self._say(
                 f"step {step:,} is skipped: measuring takes {self._cost_s:.2f} s, and budget_frac={self._budget_frac:g} "
@@ -329,15 +329,15 @@ class Monitor:
 
     def _summary(self) -> str:
         training_s = max(time.perf_counter() - self._started - self.spent_s, 1e-9)
-        said = f"{counted(self.measured, 'step')} measured in {self.spent_s:.1f} s, {self.spent_s / training_s:.1%} of the time of training"
-        said += f"; {self.skipped:,} skipped" if self.skipped else ""
-        said += f"; {self.failed:,} failed" if self.failed else ""
-        return f"{said}; byrote show {self.results_path}"
+        text = f"{counted(self.measured, 'step')} measured in {self.spent_s:.1f} s, {self.spent_s / training_s:.1%} of the time of training"
+        text += f"; {self.skipped:,} skipped" if self.skipped else ""
+        text += f"; {self.failed:,} failed" if self.failed else ""
+        return f"{text}; byrote show {self.results_path}"
 
     def _say_once(self, text: str, error: Exception) -> None:
         """What goes wrong alike at every step is said once; each is a gap of the results."""
-        if (reason := _reason(error)) not in self._said:
-            self._said.add(reason)
+        if (reason := _reason(error)) not in self._reported:
+            self._reported.add(reason)
             self._say(text)
 
 

@@ -185,8 +185,10 @@ def _measure(probe: str, metric: str) -> Words:
 
 
 def _explained(probe: str, metric: str) -> Words:
-    words, said = _measure(probe, metric), meaning(probe, metric)
-    return Words(sentence_case(words.text), detail=f"{said} ({words.detail})" if said else words.detail)
+    words, meaning_text = _measure(probe, metric), meaning(probe, metric)
+    return Words(
+        sentence_case(words.text), detail=f"{meaning_text} ({words.detail})" if meaning_text else words.detail
+    )
 
 
 def _row(row: Any) -> tuple[Value, ...]:

@@ -141,14 +141,14 @@ def _sentences(report: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Section -> its sentences."""
     for section in _dicts(report, "sections"):
         blocks = _dicts(section, "blocks")
-        said = [_text(block.get("text")) for block in blocks if block.get("kind") == "prose"]
-        said += [
+        sentences = [_text(block.get("text")) for block in blocks if block.get("kind") == "prose"]
+        sentences += [
             _text(item)
             for block in blocks
             if block.get("kind") == "listing"
             for item in block.get("items") or ()
         ]
-        yield _text(section.get("title")), said
+        yield _text(section.get("title")), sentences
 
 
 def _dicts(node: dict[str, Any], key: str) -> list[dict[str, Any]]:

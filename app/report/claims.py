@@ -208,7 +208,7 @@ def _options(claims: Sequence[Claim], table: pd.DataFrame) -> str:
 def _verdict_words(judged: Judgement) -> str:
     claim, verdicts = judged.claim, judged.verdicts
     assert verdicts is not None, "a claim with runs has a verdict"
-    said = [
+    sentences = [
         f"Here: {claim.compared}. The smallest effect of interest is {verdicts.verdict.rule.smallest:.3g}: {claim.reason}."
     ]
     for part, words, unit in (
@@ -218,12 +218,14 @@ def _verdict_words(judged: Judgement) -> str:
         found = getattr(verdicts, part)
         if found is not None:
             decides = "Final value" if part == "final" else "Onset"
-            said.append(f"{decides}: {verdict_sentence(found, unit)}" + (f"; {words}." if words else "."))
+            sentences.append(
+                f"{decides}: {verdict_sentence(found, unit)}" + (f"; {words}." if words else ".")
+            )
         elif words:
-            said.append(f"{'Final value' if part == 'final' else 'Onset'}: {UNTESTABLE}, {words}.")
+            sentences.append(f"{'Final value' if part == 'final' else 'Onset'}: {UNTESTABLE}, {words}.")
         elif part == "onset":
-            said.append("Onset: not applicable.")
-    return " ".join(said)
+            sentences.append("Onset: not applicable.")
+    return " ".join(sentences)
 
 
 _KEYS = ("arm", "label", "step", "name", "duplicates", "members")  # of the tables of a claim's figures
@@ -259,8 +261,8 @@ def _made(judgements: Sequence[Judgement], table: pd.DataFrame, made: Made) -> l
         mine = table[table["grid"] == name]
         runs = len(mine[["arm", "size", "init_seed", "data_seed"]].drop_duplicates())
         seeds = sorted(mine["init_seed"].unique().tolist())
-        said = f"{seeds[0]} to {seeds[-1]}" if seeds else ""
-        rows.append((name, GRIDS[name].what, runs, f"{len(seeds)} ({said})", len(mine)))
+        seeds_text = f"{seeds[0]} to {seeds[-1]}" if seeds else ""
+        rows.append((name, GRIDS[name].what, runs, f"{len(seeds)} ({seeds_text})", len(mine)))
     columns = ("Grid", "What it is", "Runs", "Seeds", "Rows of the table")
     return [
         Code("command", "Everything on this page:", made.command),

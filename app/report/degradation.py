@@ -45,10 +45,10 @@ def over_doses(found: Degradation | None) -> list[Block]:
     """Damage over the dose, for the front of a report: a sentence and its figure, where there are doses enough for a curve."""
     if found is None or not _is_curve(found):
         return []
-    said = degradation_sentences(found)[: len(found.doses)]
+    sentences = degradation_sentences(found)[: len(found.doses)]
     runs = [run for one in found.groups for run in one.runs]
     return [
-        *(Prose(text, "lead") for text in said),
+        *(Prose(text, "lead") for text in sentences),
         picture(_DOSES, degradation_figures(found)[_DOSES](), runs),
     ]
 

@@ -87,9 +87,9 @@ def _members_by_arm(inputs: Inputs) -> list[Block]:
 
 def _differences(inputs: Inputs) -> list[str]:
     """What was found between runs, or over the seeds of arms; of more than two arms, how much each of them copies."""
-    if len(inputs.arms) > 1 and (said := copying_sentence(inputs.arms)):
+    if len(inputs.arms) > 1 and (sentence := copying_sentence(inputs.arms)):
         formed = formed_headline(inputs.arms)
-        return [f"{said}. {formed}." if formed else f"{said}."]
+        return [f"{sentence}. {formed}." if formed else f"{sentence}."]
     compared = inputs.arms or inputs.shown.comparisons
     return without_repeats(list(dict.fromkeys(one.sentence for one in compared)))
 

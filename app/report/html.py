@@ -216,8 +216,8 @@ def _head(report: Report) -> str:
 def _run_line(run: RunLine) -> str:
     dash = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}.get(run.dash, "none")
     line = f'<line x1="0" x2="34" y1="6" y2="6" stroke="var(--{run.token})" stroke-width="2.5" stroke-dasharray="{dash}"/>'
-    said = ", ".join(filter(None, ("baseline" if run.is_base else "", run.description)))
-    words = f' <span class="soft">{show(said)}</span>' if said else ""
+    description = ", ".join(filter(None, ("baseline" if run.is_base else "", run.description)))
+    words = f' <span class="soft">{show(description)}</span>' if description else ""
     return (
         f'<li><svg width="34" height="12" aria-hidden="true">{line}</svg> <b>{show(run.name)}</b>{words}</li>'
     )

@@ -93,8 +93,8 @@ def front_table(inputs: Inputs, name: str, measures: Sequence[tuple[str, str]]) 
     if table is None:
         return None
     infos = _infos(inputs)
-    said = {_measure_words(infos[probe], metric): meaning(probe, metric) for probe, metric in measures}
-    rows = [(_with_meaning(row[0], said), *row[1:]) for row in table.rows]
+    meanings = {_measure_words(infos[probe], metric): meaning(probe, metric) for probe, metric in measures}
+    rows = [(_with_meaning(row[0], meanings), *row[1:]) for row in table.rows]
     if len(inputs.results) != 2 or inputs.base is None:
         return replace(table, rows=tuple(rows))
     base = clean(inputs.base, limit=40)
@@ -128,10 +128,10 @@ def _shared(values: Sequence[Value]) -> Value:
     return found[0] if len(found) == 1 else " and ".join(map(str, found)) or MISSING
 
 
-def _with_meaning(measure: Value, said: Mapping[Words, str]) -> Value:
-    if not isinstance(measure, Words) or not said.get(measure):
+def _with_meaning(measure: Value, meanings: Mapping[Words, str]) -> Value:
+    if not isinstance(measure, Words) or not meanings.get(measure):
         return measure
-    return replace(measure, detail=f"{said[measure]} ({measure.detail})")
+    return replace(measure, detail=f"{meanings[measure]} ({measure.detail})")
 
 
 def _measures_caption(inputs: Inputs) -> str:

@@ -126,15 +126,15 @@ def model_fields(header: Header, *, where: str) -> dict[str, Any]:
     Raises:
         CheckpointError: another architecture, or a model that differs from plain Llama, or tensors that do not fit.
     """
-    said = header.metadata
-    architecture = said.get("general.architecture")
+    metadata = header.metadata
+    architecture = metadata.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise CheckpointError(
             f"{where} holds the architecture {shown(architecture)}; byrote reads GGUF files of the architecture llama",
             help=_CONVERT + ": transformers' from_pretrained(folder, gguf_file=...) reads others",
         )
     of_model = {
-        name.removeprefix("llama."): value for name, value in said.items() if name.startswith("llama.")
+        name.removeprefix("llama."): value for name, value in metadata.items() if name.startswith("llama.")
     }
     for name, plain in _PLAIN.items():
         if name in of_model and of_model[name] not in plain:
@@ -156,7 +156,7 @@ def model_fields(header: Header, *, where: str) -> dict[str, Any]:
     fields["vocab_size"] = embedding.shape[0] if embedding is not None else 0
     fields["tie_word_embeddings"] = "output.weight" not in header.tensors
     for name, field in _IDS.items():
-        value = said.get(f"tokenizer.ggml.{name}")
+        value = metadata.get(f"tokenizer.ggml.{name}")
         fields[field] = value if type(value) is int and 0 <= value < fields["vocab_size"] else None
     _refuse_other_tensors(header, fields, where)
     return {

@@ -294,8 +294,8 @@ def reaching_the_hub(doing: str) -> Iterator[Any]:
         except CheckpointError:
             raise
         except Exception as error:  # each release of huggingface_hub raises another HTTP library's errors
-            said = " ".join(str(error).split())[:300] or type(error).__name__
-            raise CheckpointError(f"cannot {doing}: {said}", help=_advice(error)) from error
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise CheckpointError(f"cannot {doing}: {reason}", help=_advice(error)) from error
         finally:
             for name, value in before.items():
                 setattr(constants, name, value)

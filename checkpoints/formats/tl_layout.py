@@ -90,8 +90,8 @@ def layout_of(legacy: LegacyConfig, tensors: Mapping[str, TensorInfo], config: M
             (square if turned == shape else right).add(kind)
         elif shapes.get(kind) == {turned}:
             left.add(kind)
-    if (said := config.get(FIELD)) is not None:
-        left |= _stated(said, left, right, square)
+    if (stated := config.get(FIELD)) is not None:
+        left |= _stated(stated, left, right, square)
     elif config.get("right_multiply_matrices") is False:
         left |= square
     else:
@@ -118,13 +118,13 @@ def _inferred(left: set[str], right: set[str], square: set[str]) -> set[str]:
     return linear if sides[0] else set()
 
 
-def _stated(said: Any, left: set[str], right: set[str], square: set[str]) -> set[str]:
+def _stated(names: Any, left: set[str], right: set[str], square: set[str]) -> set[str]:
     known = {_short(kind): kind for kind in left | right | square}
-    if not isinstance(said, list) or not all(isinstance(one, str) and one in known for one in said):
+    if not isinstance(names, list) or not all(isinstance(one, str) and one in known for one in names):
         raise CheckpointError(
-            f"the config's {FIELD} is {json.dumps(said)[:60]}", help=f"a list of {', '.join(sorted(known))}"
+            f"the config's {FIELD} is {json.dumps(names)[:60]}", help=f"a list of {', '.join(sorted(known))}"
         )
-    stated = {known[one] for one in said}
+    stated = {known[one] for one in names}
     if denied := (stated & right) | (left - stated):
         raise CheckpointError(
             f"the config's {FIELD} contradicts the shapes of {_names(denied)}",

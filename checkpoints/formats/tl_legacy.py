@@ -94,9 +94,9 @@ def read_checked(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
         CheckpointError: no config, one that is not supported, or tensors it does not describe.
     """
     contents = read_contents(checkpoint.files[0], checkpoint.inside)
-    said = raw_config(checkpoint, contents)
-    legacy = read_legacy_config(said)
-    layout = layout_of(legacy, contents.tensors, said)
+    config = raw_config(checkpoint, contents)
+    legacy = read_legacy_config(config)
+    layout = layout_of(legacy, contents.tensors, config)
     refuse_misfit(legacy, as_expected(layout, legacy, contents.tensors))
     return legacy, replace(contents, layout=layout)
 

@@ -33,8 +33,8 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     try:
         return safe_read.read_json(path, max_bytes=max_bytes, follow_links=True)
     except safe_read.FileRefused as error:
-        said = error.message.replace(str(path), path.name)
-        raise CheckpointError(said, help=error.help or "restore the file") from None
+        message = error.message.replace(str(path), path.name)
+        raise CheckpointError(message, help=error.help or "restore the file") from None
     except OSError as error:
         raise CheckpointError(
             f"{path.name} cannot be read ({error.strerror})", help="restore the file"

@@ -37,5 +37,5 @@ def all_weights(run: OtherRun) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = load(weights_of(run))
         return found
     except (SafetensorError, ValueError) as error:
-        said = error.message if isinstance(error, ByroteError) else f"{run.file} holds no weights"
-        raise ByroteError(said, help="train that run again") from error
+        message = error.message if isinstance(error, ByroteError) else f"{run.file} holds no weights"
+        raise ByroteError(message, help="train that run again") from error

@@ -40,6 +40,6 @@ def log_probability(run: OtherRun, wide: Int[np.ndarray, "n width"]) -> Float[np
     with torch.inference_mode():
         for start in range(0, len(wide), CHUNK):
             part = torch.from_numpy(np.ascontiguousarray(wide[start : start + CHUNK]))
-            said = model(part[:, :-1]).double().log_softmax(-1)
-            found.append(said.gather(-1, part[:, 1:, None])[..., 0].sum(-1).numpy())
+            log_probs = model(part[:, :-1]).double().log_softmax(-1)
+            found.append(log_probs.gather(-1, part[:, 1:, None])[..., 0].sum(-1).numpy())
     return np.concatenate(found)

@@ -206,8 +206,8 @@ class SeriesFolder:
             FACTS: source_facts(source, config.n_held_out),
             DATA_FACTS: data_facts(self.stream, steps=config.steps),
         }
-        said = {FILES: files, **facts, **({MADE: made} if made else {})}
-        self._write_manifest({**self.manifest, **said})
+        added = {FILES: files, **facts, **({MADE: made} if made else {})}
+        self._write_manifest({**self.manifest, **added})
 
     def require_as_written(self, step: int) -> None:
         """Refuse to go on from a step where config, data or weights up to it are not what was written.

@@ -94,7 +94,7 @@ def sample(
     chunks = [_chunk_of(model, settings, run.config.source.bos_token_id, k) for k in range(-(-n // CHUNK))]
     return Drawn(
         np.concatenate([wide for wide, _ in chunks])[:n].astype(np.int64),
-        np.concatenate([said for _, said in chunks])[:n],
+        np.concatenate([log_probs for _, log_probs in chunks])[:n],
     )
 
 
@@ -153,7 +153,7 @@ def sampled_with(
     n, n_ctx = uniforms.shape
     numbers = torch.from_numpy(np.ascontiguousarray(uniforms))
     wide = torch.full((n, n_ctx + 1), bos, dtype=torch.int64)
-    said = torch.zeros(n, dtype=torch.float64)
+    log_probs = torch.zeros(n, dtype=torch.float64)
     for t in range(n_ctx):
         logits = next_logits(wide, t + 1).double()
         logits[:, bos] = -torch.inf
@@ -165,8 +165,8 @@ def sampled_with(
         cumulative /= cumulative[:, -1:].clone()
         chosen = (numbers[:, t, None] >= cumulative).sum(-1)
         wide[:, t + 1] = chosen
-        said += F.log_softmax(logits, dim=-1).gather(1, chosen[:, None])[:, 0]
-    return wide.numpy(), said.numpy()
+        log_probs += F.log_softmax(logits, dim=-1).gather(1, chosen[:, None])[:, 0]
+    return wide.numpy(), log_probs.numpy()
 
 
 def next_logits_of(model: nn.Module) -> NextLogits:

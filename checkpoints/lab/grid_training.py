@@ -297,9 +297,14 @@ class _Progress:
             )
             rate = (done - resumed) / max(time.monotonic() - self.started, 1e-9)
             left = self.total - self.before - done
-            said = {"event": "step", "step": self.before + done, "total": self.total, "steps_per_s": rate}
+            step_event = {
+                "event": "step",
+                "step": self.before + done,
+                "total": self.total,
+                "steps_per_s": rate,
+            }
             loss = event["train_loss_nats"]
-            self.emit({**said, "train_loss_nats": loss, "eta_s": left / max(rate, 1e-9)})
+            self.emit({**step_event, "train_loss_nats": loss, "eta_s": left / max(rate, 1e-9)})
 
     def ends(self, place: int) -> None:
         """A job is complete."""

@@ -194,9 +194,9 @@ class _Run:
             self.model.load_state_dict(weights, strict=True)
             self._set_moments(step=step, saved=load(moments))
         except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            said = error.message if isinstance(error, ByroteError) else error
+            message = error.message if isinstance(error, ByroteError) else error
             raise CheckpointError(
-                f"the series in {self.folder.path} cannot be resumed: {said}",
+                f"the series in {self.folder.path} cannot be resumed: {message}",
                 help="pass --fresh to train it again from step 0",
             ) from error
         if not is_verified(self.folder.manifest):

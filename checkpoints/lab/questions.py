@@ -63,11 +63,11 @@ def inputs(part: Questions, places: Places, runs: Runs) -> Made:
     for row, (mine, other) in enumerate(zip(found, of, strict=True)):
         place = mine.length
         for first, end in found[other].spans:
-            said = wide[other, first:end]
+            answer = wide[other, first:end]
             tokens[row, place] = begin
-            tokens[row, place + 1 : place + 1 + len(said)] = said
-            place += 1 + len(said)
-            answered += stands_in(said, wide[row, : mine.length])
+            tokens[row, place + 1 : place + 1 + len(answer)] = answer
+            place += 1 + len(answer)
+            answered += stands_in(answer, wide[row, : mine.length])
     n_questions = sum(len(one.spans) for one in found)
     n_answer_tokens = sum(end - first - 1 for one in found for first, end in one.spans)
     has_one = np.array([bool(one.spans) for one in found])
@@ -128,11 +128,11 @@ def others_questions(found: list[Posed]) -> Int[np.ndarray, " n"]:
     return of
 
 
-def stands_in(said: Int[np.ndarray, " k"], document: Int[np.ndarray, " n"]) -> bool:
+def stands_in(answer: Int[np.ndarray, " k"], document: Int[np.ndarray, " n"]) -> bool:
     """Whether tokens stand one after another in a document."""
-    if len(document) < len(said):
+    if len(document) < len(answer):
         return False
     windows: Bool[np.ndarray, "starts k"] = (
-        np.lib.stride_tricks.sliding_window_view(document, len(said)) == said
+        np.lib.stride_tricks.sliding_window_view(document, len(answer)) == answer
     )
     return bool(windows.all(-1).any())

@@ -75,8 +75,8 @@ def inputs(part: Reweighted, places: Places, runs: Runs) -> Made:
         weights = balanced(features(contexts, wide, pairs, n=part.n))[order]
         rows = sampled_rows(weights, part.corpus, float(uniform(words[n:])[0]))
         counts = np.bincount(rows, minlength=n)
-        said = (np.full(n, 1 / n), weights, counts / counts.sum())
-        before, under, after = (mean_ratio(contexts, wide, pairs, one, n=part.n) for one in said)
+        weightings = (np.full(n, 1 / n), weights, counts / counts.sum())
+        before, under, after = (mean_ratio(contexts, wide, pairs, one, n=part.n) for one in weightings)
         facts = {"ratio_before": before, "ratio_weighted": under, "ratio_after": after}
     shared = {
         "effective_frac": float(1 / (weights**2).sum() / n),

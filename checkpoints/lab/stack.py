@@ -365,8 +365,8 @@ class _Stack:
             ValueError,
             RuntimeError,
         ) as error:
-            said = error.message if isinstance(error, ByroteError) else str(error)
-            self.emit({"event": "restarted", "reason": said})
+            message = error.message if isinstance(error, ByroteError) else str(error)
+            self.emit({"event": "restarted", "reason": message})
             return None
         for folder, stream in zip(self.folders, self.streams, strict=True):
             if not folder.complete:
@@ -377,9 +377,9 @@ class _Stack:
     def _load(self) -> int:
         """Weights and moments of the last committed step, as written; nothing on disk is changed."""
         data = read_as_written(self.state, None)
-        said = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        step = int(said["step"])
-        if said[_STACK] != self._identity():
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        step = int(metadata["step"])
+        if metadata[_STACK] != self._identity():
             raise ValueError(f"{self.state} is the state of other runs")
         listed = []
         for folder in self.folders:

@@ -28,19 +28,19 @@ def stale_because(folder: SeriesFolder) -> str:
     for number, part in enumerate(folder.config.arm.made_of):
         for setting in part.runs if part.reads_weights else ():
             name = getattr(part, setting)
-            said = _said(by_part.get(number), setting)
-            if not name or said is None:
+            source = _source(by_part.get(number), setting)
+            if not name or source is None:
                 continue
             step = (
                 getattr(part, "step", 0) if setting == part.runs[-1] else 0
             )  # of the run that is named last
             now = written_weights((folder.path / name).resolve(), step=step)
-            if now is not None and now != said.get("weights"):
-                return str(said.get("run") or Path(name).name)
+            if now is not None and now != source.get("weights"):
+                return str(source.get("run") or Path(name).name)
     return ""
 
 
-def _said(entry: Any, setting: str) -> Mapping[str, Any] | None:
+def _source(entry: Any, setting: str) -> Mapping[str, Any] | None:
     """What a manifest has of the weights that a setting of a part names; None where it has nothing."""
     if not isinstance(entry, Mapping):
         return None

@@ -260,14 +260,14 @@ def _stamp_of_0_1(checkpoint: Checkpoint) -> str:
     return _hash_of(checkpoint, lambda s: f"{s.st_size} {s.st_mtime_ns}")
 
 
-def _hash_of(checkpoint: Checkpoint, said: Callable[[os.stat_result], str]) -> str:
+def _hash_of(checkpoint: Checkpoint, identify: Callable[[os.stat_result], str]) -> str:
     if (version := format_of(checkpoint).version) is not None:
         return version(checkpoint)
     lines = []
     files = [*checkpoint.files, *(checkpoint.path / name for name in TOKENIZER_FILES)]
     for file in (*files, *([checkpoint.config_path] if checkpoint.config_path else [])):
         try:
-            lines.append(f"{file.name} {said(file.stat())}")
+            lines.append(f"{file.name} {identify(file.stat())}")
         except OSError:
             lines.append(f"{file.name} -")
     return xxhash.xxh3_128("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -133,9 +133,9 @@ def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Con
             )
         return legacy.rotary_adjacent
     saved = _state(checkpoint, contents, [table])[table]
-    said = (True, False) if legacy.rotary_adjacent is None else (legacy.rotary_adjacent,)
+    candidates = (True, False) if legacy.rotary_adjacent is None else (legacy.rotary_adjacent,)
     tolerance = 1e-3 if saved.dtype in (torch.float32, torch.float64) else 1e-2
-    for adjacent in said:
+    for adjacent in candidates:
         expected = rotary_tables(legacy, min(len(saved), legacy.n_ctx), adjacent=adjacent)[0]
         shown = saved[: len(expected)].float()
         if shown.shape == expected.shape and torch.allclose(shown, expected, atol=tolerance):

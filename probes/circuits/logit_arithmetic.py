@@ -173,8 +173,8 @@ def _rows(
             ends, n = (interval.value.item(), interval.lo.item(), interval.hi.item()), int(interval.n[0])
         value, lo, hi = ends
         valid = bool(np.isfinite(value))
-        said = "" if valid else reason or "the logits are not finite"
+        why = "" if valid else reason or "the logits are not finite"
         yield {
             "text": text, "metric": metric, "scale": scale, "value": value, "lo": lo, "hi": hi, "n": n,
-            "valid": valid, "reason": said,
+            "valid": valid, "reason": why,
         }  # fmt: skip

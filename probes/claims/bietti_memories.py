@@ -31,8 +31,8 @@ def _order(runs: Runs, first: str, then: str) -> Effects:
     parts = [f"{word} at {steps_in_words(found[metric])}" for metric, word in _MEMORIES.items()]
     copies = steps_in_words(copying_onset(runs, _PLACE, seeds))
     last = runs.final(_PLACE, then, seeds).mean()
-    said = f"half is recalled by {', '.join(parts)} ({last:.2f} of {_MEMORIES[then]} at the end); copying appears at {copies}"
-    return order(found[first], found[then], said)
+    text = f"half is recalled by {', '.join(parts)} ({last:.2f} of {_MEMORIES[then]} at the end); copying appears at {copies}"
+    return order(found[first], found[then], text)
 
 
 _ORDER = "W_O of layer 2 first, then its W_K, then W_K of layer 1 (memory recall probes; a simplified model with frozen embeddings)"

@@ -35,7 +35,7 @@ def slopes(runs: Runs, place: Place) -> Float[np.ndarray, " seeds"]:
     return np.array(found)
 
 
-def _said(runs: Runs) -> str:
+def _words(runs: Runs) -> str:
     parts = [
         f"{slopes(runs, place).mean():+.2f} with {share:.0%}"
         for place, share in zip(_PLACES, SHARES.values(), strict=True)
@@ -44,11 +44,11 @@ def _said(runs: Runs) -> str:
 
 
 def _flat(runs: Runs) -> Effects:
-    return Effects(slopes(runs, _TEN), _said(runs))
+    return Effects(slopes(runs, _TEN), _words(runs))
 
 
 def _flatter(runs: Runs) -> Effects:
-    return Effects(slopes(runs, _ONE) - slopes(runs, _REAL), _said(runs))
+    return Effects(slopes(runs, _ONE) - slopes(runs, _REAL), _words(runs))
 
 
 _MEASURED = "As little as 1% (or 1 in 1,000) of synthetic data: larger and larger training sets do not enhance performance (abstract)"

@@ -38,11 +38,11 @@ def stages(runs: Runs) -> Effects:
                 bigram[i, turn] - bigram[i, -1],
             )
         )
-    said = (
+    text = (
         f"KL to the unigram {unigram[:, 0].mean():.3f} at first, lowest {unigram.min(1).mean():.3f} about step {np.median(at):,.0f}, "
         f"{unigram[:, -1].mean():.3f} at last; KL to the bigram {bigram[:, 0].mean():.3f} at first, {bigram[:, -1].mean():.3f} at last"
     )
-    return Effects(np.array(effects), said)
+    return Effects(np.array(effects), text)
 
 
 CLAIMS = (

@@ -47,10 +47,10 @@ def per_parameter(runs: Runs) -> Effects:
     }
     weights = {size: runs.fact(mine[0], "parameters") for size, mine in places.items()}
     ratio = (pools[large] - pools[small]) - math.log(weights[large] / weights[small])
-    said = " and ".join(
+    text = " and ".join(
         f"{np.exp(pools[size].mean()):.0f} sequences at {weights[size]:,.0f} weights" for size in places
     )
-    return Effects(ratio, f"worst at {said}")
+    return Effects(ratio, f"worst at {text}")
 
 
 def _everywhere(effect: Callable[[Runs, Sequence[Place], str], Effects]) -> Callable[[Runs], Effects]:

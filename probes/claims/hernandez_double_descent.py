@@ -20,10 +20,10 @@ def descents(runs: Runs) -> Effects:
         np.array([rise_and_fall(runs.curve(place, "test_loss", seed)[1]) for seed in seeds])
         for place in (_CONTROL, _ARM)
     )
-    return Effects(arm - control, _said(runs, _ARM, seeds))
+    return Effects(arm - control, _words(runs, _ARM, seeds))
 
 
-def _said(runs: Runs, place: Place, seeds: list[tuple[int, int]]) -> str:
+def _words(runs: Runs, place: Place, seeds: list[tuple[int, int]]) -> str:
     curves = [runs.curve(place, "test_loss", seed) for seed in seeds]
     mean, steps = np.mean([values for _, values in curves], axis=0), curves[0][0]
     top = 1 + int(mean[1:].argmax())

@@ -169,8 +169,8 @@ def against_test_loss(runs: Runs, scale: Scale, doses: Sequence[Place]) -> Effec
     worst = worst_places(runs, doses, seeds)
     test, metric = (worth(runs, one, worst, seeds) for one in (TEST, scale))
     require_known(metric, test)
-    said = f"worst at {pools_in_words(worst)}; {compared(metric, test)}; test loss by {ladder_words(test.found.ladder)}"
-    return Effects(metric.logs - test.logs, said)
+    text = f"worst at {pools_in_words(worst)}; {compared(metric, test)}; test loss by {ladder_words(test.found.ladder)}"
+    return Effects(metric.logs - test.logs, text)
 
 
 def require_known(metric: Worth, reference: Worth) -> None:

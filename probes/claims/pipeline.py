@@ -167,7 +167,7 @@ def table_file(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
     """
     trained = "" if grid.rows is not None else _identity(grid, seeds)
     versions = {name: number for name, number in installed_versions().items() if name != "transformers"}
-    said = repr(
+    text = repr(
         (
             grid.name,
             tuple(seeds),
@@ -178,7 +178,7 @@ def table_file(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
             *["members"] * grid.members,
         )
     )
-    return out / "tables" / f"{grid.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.parquet"
+    return out / "tables" / f"{grid.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.parquet"
 
 
 def _identity(grid: Grid, seeds: Sequence[int]) -> str:

@@ -32,12 +32,12 @@ def tracks(runs: Runs) -> Effects:
     """Rank correlation over arms, in each seed, between rep-2 of the training data and rep-2 of what is written."""
     seeds = runs.seeds(*_TEXTS, *_WRITTEN)
     read, written = (final_values(runs, places, _REP, seeds) for places in (_TEXTS, _WRITTEN))
-    said = "; ".join(
+    text = "; ".join(
         f"{100 * a:.1f} in, {100 * b:.1f} out" for a, b in zip(read.mean(0), written.mean(0), strict=True)
     )
     return Effects(
         np.array([spearman(a, b) for a, b in zip(read, written, strict=True)]),
-        f"rep-2 in percent, means by arm: {said}",
+        f"rep-2 in percent, means by arm: {text}",
     )
 
 

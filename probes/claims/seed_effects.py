@@ -159,12 +159,12 @@ def inverted_u(runs: Runs, doses: Sequence[Place], metric: str, *, called: str =
         doses[i].arm: int((where == i).sum())
         for i in sorted(set(where.tolist()), key=lambda i: -(where == i).sum())
     }
-    said = ", ".join(f"{called} {_last_word(arm)} in {n} of {len(seeds)} seeds" for arm, n in counts.items())
+    text = ", ".join(f"{called} {_last_word(arm)} in {n} of {len(seeds)} seeds" for arm, n in counts.items())
     means = values.mean(0)
     top = int(means.argmax())
     return Effects(
         inner_peak(values),
-        f"worst at {said}; means {means[0]:.2f} at the first dose, {means[top]:.2f} at the worst, {means[-1]:.2f} at the last",
+        f"worst at {text}; means {means[0]:.2f} at the first dose, {means[top]:.2f} at the worst, {means[-1]:.2f} at the last",
     )
 
 
@@ -212,8 +212,8 @@ def steps_in_words(onsets: Float[np.ndarray, " seeds"]) -> str:
     """``step 400 (median; 1 of 5 never)``."""
     middle = float(np.sort(onsets)[(len(onsets) - 1) // 2])
     never = int(np.isinf(onsets).sum())
-    said = "no step" if np.isinf(middle) else f"step {middle:,.0f}"
-    return f"{said} (median; {never} of {len(onsets)} never)" if never else f"{said} (median)"
+    text = "no step" if np.isinf(middle) else f"step {middle:,.0f}"
+    return f"{text} (median; {never} of {len(onsets)} never)" if never else f"{text} (median)"
 
 
 def _last_word(arm: str) -> str:

@@ -29,16 +29,16 @@ def _redundant(runs: Runs) -> Effects:
     """Half of what is lost without all induction heads minus what is lost without the strongest one."""
     seeds = runs.seeds(_HEADS)
     one, every = (runs.final(_HEADS, metric, seeds) for metric in ("top_change", "joint_change"))
-    said = f"without the head that matches most {one.mean():.2f} nats are lost, without all that match {every.mean():.2f}"
-    return Effects(0.5 * every - one, said)
+    text = f"without the head that matches most {one.mean():.2f} nats are lost, without all that match {every.mean():.2f}"
+    return Effects(0.5 * every - one, text)
 
 
 def _additive(runs: Runs) -> Effects:
     """The smaller of what the strongest head saves alone and of what the others save beside it."""
     seeds = runs.seeds(_HEADS)
     first, rest = (runs.final(_HEADS, metric, seeds) for metric in ("first_gain", "rest_gain"))
-    said = f"the strongest head alone saves {first.mean():.2f} nats, the others {rest.mean():.2f} beside it"
-    return Effects(np.minimum(first, rest), said)
+    text = f"the strongest head alone saves {first.mean():.2f} nats, the others {rest.mean():.2f} beside it"
+    return Effects(np.minimum(first, rest), text)
 
 
 def _brought_forward(runs: Runs, arm: Place) -> Effects:

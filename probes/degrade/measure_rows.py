@@ -321,11 +321,11 @@ def _r_star_rows(work: Study) -> Iterator[Row]:
 
 
 def _displacement_rows(work: Study) -> Iterator[Row]:
-    for one, table, said in work.displacements:
+    for one, table, words in work.displacements:
         for row in table.to_dict("records"):
             unit = "logits" if row["class"] == TOTAL else "share of the raise"
             yield {"arm": one.name, "size": size_of(one), "metric": row["class"], "value": row["difference"], "lo": row["lo"],
-                   "hi": row["hi"], "p": row["p"], "seeds": min(row["seeds_a"], row["seeds_b"]), "unit": unit, "how": said,
+                   "hi": row["hi"], "p": row["p"], "seeds": min(row["seeds_a"], row["seeds_b"]), "unit": unit, "how": words,
                    "reason": "" if np.isfinite(row["difference"]) else "no head raises the copied token"}  # fmt: skip
 
 

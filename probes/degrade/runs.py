@@ -204,7 +204,7 @@ def values_of(run: Results, probe: str, metric: str, step: int) -> Float[np.ndar
 
 def _facts(run: Results, arm: str, step: int) -> dict[str, Any]:
     facts = run.facts
-    said = {
+    recorded = {
         name: getattr(facts, name)
         for name in ("init_seed", "data_seed", *SIZES[:2], *(d for d in DOSES if d != "tokens"))
     }
@@ -212,5 +212,5 @@ def _facts(run: Results, arm: str, step: int) -> dict[str, Any]:
     compute = (
         None if tokens is None or parameters is None else FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens
     )
-    said |= {"tokens": tokens, "compute": compute}
-    return {"run": run.run, "arm": arm} | {k: np.nan if v is None else float(v) for k, v in said.items()}
+    recorded |= {"tokens": tokens, "compute": compute}
+    return {"run": run.run, "arm": arm} | {k: np.nan if v is None else float(v) for k, v in recorded.items()}

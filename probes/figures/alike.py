@@ -43,7 +43,7 @@ def density(report: Any, *, look: Look = FULL) -> Figure:
         [panel], title="How alike documents are", look=look, table=lambda: rows.reset_index(drop=True),
         subtitle="dot: mean over documents, bar: 95% interval · small: percentiles 5, 50 and 95 of documents · diamond: to the "
         "reference's documents · hollow: the reference's own",
-        alt=f"Mean similarity of documents to others. {'; '.join(_said(str(name), mine) for name, mine in corpora.items())}.",
+        alt=f"Mean similarity of documents to others. {'; '.join(_sentence(str(name), mine) for name, mine in corpora.items())}.",
     )  # fmt: skip
 
 
@@ -63,9 +63,11 @@ def _row(corpus: str, found: pd.DataFrame) -> ForestRow:
         marks.append(_mark(_THERE, there, "series1", corpus, symbol="diamond", shift=-0.2))
         if pd.notna(there["chance"]):
             level = float(there["chance"])
-            said = f"{_CHANCE}: {number(level)}"
+            chance_words = f"{_CHANCE}: {number(level)}"
             nan = float("nan")
-            marks.append(Mark(_CHANCE, level, nan, nan, paint("series1"), said, filled=False, shift=-0.2))
+            marks.append(
+                Mark(_CHANCE, level, nan, nan, paint("series1"), chance_words, filled=False, shift=-0.2)
+            )
     return ForestRow(clean(short(corpus)), tuple(marks), words)
 
 
@@ -85,7 +87,7 @@ def _mark(
     )
 
 
-def _said(corpus: str, found: pd.DataFrame) -> str:
+def _sentence(corpus: str, found: pd.DataFrame) -> str:
     parts = []
     for name, what in (("mean", "one another"), ("to_reference", "the reference's")):
         if name in found.index:

@@ -129,9 +129,9 @@ def _same_heads(
         raise ByroteError("no group was given", help="br.groups_of([...]) makes groups of results")
     shapes = {run.shape for run in runs}
     if len(shapes) > 1:
-        said = [f"{layers} layers of {heads} heads" for layers, heads in sorted(shapes)]
+        shapes_in_words = [f"{layers} layers of {heads} heads" for layers, heads in sorted(shapes)]
         raise ByroteError(
-            f"the runs have models of {len(shapes)} shapes ({listed(said)}), and heads must have the same place in every panel",
+            f"the runs have models of {len(shapes)} shapes ({listed(shapes_in_words)}), and heads must have the same place in every panel",
             help="draw runs of one size at a time",
         )
     observed = {run.run: head_observations(run, probe, metric) for run in runs}

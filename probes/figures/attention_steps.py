@@ -106,14 +106,20 @@ def _figure(
         mean = [(s, _mean(repeats, pattern)) for s, pattern in found[shown].items()]
         lines.append(
             Line.bare(
-                mean, axis, label=f"mean of {n_such} tokens", hover=_said("mean", mean), style=Style("muted")
+                mean,
+                axis,
+                label=f"mean of {n_such} tokens",
+                hover=_hover_text("mean", mean),
+                style=Style("muted"),
             )
         )
     ends = []
     for run, patterns in found.items():
         points = [(s, float(pattern[at, list(keys)].sum())) for s, pattern in patterns.items()]
         label = f"token {at}" if len(found) == 1 else labels[run]
-        line = Line.bare(points, axis, label=label, hover=_said(clean(short(run)), points), style=styles[run])
+        line = Line.bare(
+            points, axis, label=label, hover=_hover_text(clean(short(run)), points), style=styles[run]
+        )
         lines.append(line if len(found) == 1 else replace(line, name=short(run)))
         ends.append(
             f"{clean(run)} {number(points[0][1])} at step {step_number(points[0][0])}, {number(points[-1][1])} at step {step_number(points[-1][0])}"
@@ -136,5 +142,5 @@ def _mean(repeats: Repeats, pattern: Float[np.ndarray, "query_pos key_pos"]) -> 
     return float(np.nanmean(repeats.on_target(pattern)))
 
 
-def _said(what: str, points: list[tuple[int, float]]) -> list[str]:
+def _hover_text(what: str, points: list[tuple[int, float]]) -> list[str]:
     return [f"{what}, step {step_number(s)}<br>{number(v)}" for s, v in points]

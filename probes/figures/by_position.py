@@ -214,11 +214,11 @@ def offset_profile(
         title="offset: tokens back from the query",
     )
     peaks = [(line.label, highest(line.rows)) for line in lines if line.rows["valid"].any()]
-    said = [
+    sentences = [
         f"{label} peaks {tokens_back(int(p.position))} at {interval(p.value, p.lo, p.hi)}"
         for label, p in peaks
     ]
-    found = "; ".join(said) or "no head was measured"
+    found = "; ".join(sentences) or "no head was measured"
     return lines_figure(
         lines, x_axis=x_axis, y_axis=loss_axis(lines, [*levels, most if most > 0 else None], title="mean attention fraction", room=1.05), height_px=340,
         by=("tokens back", "head"), under=chance_trace([float(p) for p in chance.index], levels),

@@ -277,7 +277,7 @@ def scatter(
     """
     mode = "+".join(word for word, style in (("lines", line), ("markers", marker)) if style is not None)
     styles = {"line": line, "marker": marker}
-    said = {"hoverinfo": "skip"} if hover is None else {"hoverinfo": "text", "hovertext": hover}
+    hover_settings = {"hoverinfo": "skip"} if hover is None else {"hoverinfo": "text", "hovertext": hover}
     shown = {word: style for word, style in styles.items() if style is not None}
     return {
         "type": "scatter",
@@ -286,7 +286,7 @@ def scatter(
         "y": list(y),
         "mode": mode,
         **shown,
-        **said,
+        **hover_settings,
         **more,
     }
 
@@ -301,8 +301,15 @@ def heatmap(
         hover: [row][column]; None shows what stands at the axes, and the value.
         more: other entries of the trace.
     """
-    said = {"hoverinfo": "x+y+z"} if hover is None else {"hoverinfo": "text", "hovertext": hover}
-    return {"type": "heatmap", "z": cells, "coloraxis": "coloraxis", "hoverongaps": False, **said, **more}
+    hover_settings = {"hoverinfo": "x+y+z"} if hover is None else {"hoverinfo": "text", "hovertext": hover}
+    return {
+        "type": "heatmap",
+        "z": cells,
+        "coloraxis": "coloraxis",
+        "hoverongaps": False,
+        **hover_settings,
+        **more,
+    }
 
 
 def add_panel(

@@ -240,18 +240,18 @@ def circuit(
 
 def _counts(results: Any, way: str, step: int) -> str:
     """What z and the ablated paths were measured on, and what they would be by chance."""
-    said = []
+    sentences = []
     if results.has("composition", f"{way}_z"):
         z = results.select("composition", f"{way}_z", step=step)
-        said.append(
+        sentences.append(
             f"Composition z: from the weights and {int(z['n'].max()):,} random rotations, 0 for the median pair of two layers."
         )
     if way in METRICS and results.has("induction_circuit", METRICS[way]):
         rows = results.select("induction_circuit", METRICS[way], step=step)
         rows = rows[rows["valid"]]
         if len(rows):
-            said.append(f"Ablated paths: {interval_words(rows, '95% intervals')}, 0 without an effect.")
-    return " ".join(said)
+            sentences.append(f"Ablated paths: {interval_words(rows, '95% intervals')}, 0 without an effect.")
+    return " ".join(sentences)
 
 
 def _head_traces(heads: list[Head], known: dict[Head, str]) -> list[Trace]:

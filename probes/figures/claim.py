@@ -177,7 +177,7 @@ def _onsets(
     traces: list[Trace] = []
     for k, (label, row) in enumerate(zip(labels, rows, strict=True)):
         middle, late = float(x[k].mean()), int(never[k].sum())
-        said = f"{markup(label)}<br>step {interval(row['value'], row['lo'], row['hi'])}" + (
+        hover_text = f"{markup(label)}<br>step {interval(row['value'], row['lo'], row['hi'])}" + (
             f"<br>{late} of {len(seeds)} never" if late else ""
         )
         dots = {"size": 5, "color": tint("series0", 0.55), "symbol": "circle"}
@@ -185,7 +185,7 @@ def _onsets(
         line = {"color": paint("ink"), "width": 2}
         traces.append(scatter("95% interval", [middle, middle], [row["lo"], row["hi"]], line=line))
         mean = {"size": 8, "color": paint("ink"), "symbol": "diamond"}
-        traces.append(scatter(markup(label), [middle], [row["value"]], marker=mean, hover=[said]))
+        traces.append(scatter(markup(label), [middle], [row["value"]], marker=mean, hover=[hover_text]))
     ends = np.concatenate([y.ravel(), [row[end] for row in rows for end in ("lo", "hi")]])
     notes = [
         {"x": float(x[k].mean()), "y": row["value"], "text": markup(label), "showarrow": False, "xshift": 8, "xanchor": "left"}
@@ -243,10 +243,10 @@ def _over_steps(
             "layout": {"xaxis": x_axis, "yaxis": y_axis, "annotations": [*notes, *axis.break_mark()]},
         }
     )
-    said = "; ".join(f"{line.label} {number(line.rows['value'].iloc[-1])}" for line in lines)
+    text = "; ".join(f"{line.label} {number(line.rows['value'].iloc[-1])}" for line in lines)
     return finish(
         fig, canvas, title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look,
-        alt=f"{_head(judged)} At the last step: {said}.",
+        alt=f"{_head(judged)} At the last step: {text}.",
         table=lambda: pd.concat([line.rows.assign(arm=line.label)[["arm", "step", "value", "lo", "hi", "n"]] for line in lines], ignore_index=True),
     )  # fmt: skip
 
@@ -284,9 +284,9 @@ def _capacity(judged: Judgement, runs: Runs, look: Look) -> Figure:
             for place in mine for seed, value in zip(seeds, runs.final(place, picture.metric, seeds), strict=True)
         ]  # fmt: skip
         found[size] = capacity_of(pd.DataFrame(rows))
-    said = " ".join(capacity_sentence(one, size) for size, one in found.items())
+    text = " ".join(capacity_sentence(one, size) for size, one in found.items())
     return capacity(found, title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look,
-                    alt=f"{_head(judged)} {said}")  # fmt: skip
+                    alt=f"{_head(judged)} {text}")  # fmt: skip
 
 
 def _on_ladder(judged: Judgement, runs: Runs, look: Look) -> Figure:
@@ -320,14 +320,14 @@ def _on_ladder(judged: Judgement, runs: Runs, look: Look) -> Figure:
     ]  # fmt: skip
     ends = _ends(np.concatenate([*values, means[["lo", "hi"]].to_numpy().ravel()]))
     sizes = sorted(set(means["parameters"]))
-    said = "; ".join(
+    text = "; ".join(
         f"{row.arm} at {number(row.parameters)} parameters {interval(row.value, row.lo, row.hi)}"
         for row in means.itertuples()
     )
     return lines_figure(
         lines, x_axis=log_axis(sizes, [count(n) for n in sizes], title=SIZE_WORDS["parameters"]),
         y_axis=value_axis(*ends, title=_words(picture.metric)), height_px=400, by=(), under=[*dots, *bars],
-        title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look, alt=f"{_head(judged)} Means: {said}.",
+        title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look, alt=f"{_head(judged)} Means: {text}.",
         table=lambda: means[["arm", "label", "parameters", "value", "lo", "hi", "n"]],
     )  # fmt: skip
 
@@ -367,9 +367,9 @@ def _head(judged: Judgement) -> str:
 
 def _below(judged: Judgement, n: int) -> str:
     verdict = judged.verdict
-    said = (
+    text = (
         ""
         if verdict is None
         else f" · effect {interval(verdict.value, verdict.lo, verdict.hi)} {markup(judged.claim.unit)}"
     )
-    return f"{judged.word}{said} · {counted(n, 'seed')}, means with 95% intervals"
+    return f"{judged.word}{text} · {counted(n, 'seed')}, means with 95% intervals"

@@ -165,15 +165,15 @@ def head_scatter(
         for i in _named(x, y, least=0.05 * (hi - lo), first=labels.index(head) if head in labels else -1)
     ]
     axes = [value_axis(lo, hi, title=f"{name}: {probe_name(probe)}") for name in (a, b)]
-    said = "nothing in common"
+    text = "nothing in common"
     if len(rows):
         i = int(np.abs(y - x).argmax())
-        said = f"{labels[i]} differs most: {number(x[i])} in {comparison.a}, {number(y[i])} in {comparison.b}"
+        text = f"{labels[i]} differs most: {number(x[i])} in {comparison.a}, {number(y[i])} in {comparison.b}"
     return finish(
         Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
         Canvas(height_px=430, left_px=68), title=f"{sentence_case(probe_name(probe))}, head by head",
         subtitle=f"{_at(rows)} · dotted: equal · filled: clear change · hollow: no clear change",
-        alt=f"{len(rows)} heads of {clean(comparison.a)} against {clean(comparison.b)} on {probe_name(probe)}; {clean(said)}.",
+        alt=f"{len(rows)} heads of {clean(comparison.a)} against {clean(comparison.b)} on {probe_name(probe)}; {clean(text)}.",
         look=look, table=lambda: table_of(rows),
     )  # fmt: skip
 
@@ -281,9 +281,9 @@ def _writer(grid: tuple[int, int]) -> Any:
 def _finding(rows: pd.DataFrame, a: str, b: str) -> str:
     words = [change(row) for row in rows.itertuples(index=False)]
     largest = rows.iloc[0]
-    said = f"{largest.label} {interval(largest.difference, largest.lo, largest.hi, sign=True)}"
+    text = f"{largest.label} {interval(largest.difference, largest.lo, largest.hi, sign=True)}"
     tally = ", ".join(f"{count} {word}" for word, count in Counter(words).items())
-    return f"{b} minus {a}: largest difference {said} ({words[0]}); of {len(rows)} shown, {tally}."
+    return f"{b} minus {a}: largest difference {text} ({words[0]}); of {len(rows)} shown, {tally}."
 
 
 def _grid_finding(rows: pd.DataFrame, where: str) -> str:

@@ -15,7 +15,7 @@ from byrote.probes.figures.theme import paint
 from byrote.probes.wording import clean, interval, markup, sentence_case, short
 
 _APART = 0.17  # rows between the two dots of one row
-_MOST_TOLD = 3  # arms in words
+_MOST_NAMED = 3  # arms in words
 
 
 def displacement(shares: Any, *, baseline: str = "baseline", look: Look = FULL) -> Figure:
@@ -53,8 +53,8 @@ def displacement(shares: Any, *, baseline: str = "baseline", look: Look = FULL) 
             title = "raise of the copied token's logit" if name == TOTAL else "share of that raise, 0 to 1"
             panels.append(Panel(rows, title, head=sentence_case(name if name == TOTAL else f"{name} heads")))
     clear = [arm for arm, table in known.items() if reading(table.reset_index()) != UNCLEAR_WHICH]
-    told = clear[:_MOST_TOLD] or list(known)[:1]
-    said = "; ".join(f"{clean(arm)}: {_finding(known[arm])}" for arm in told)
+    named = clear[:_MOST_NAMED] or list(known)[:1]
+    text = "; ".join(f"{clean(arm)}: {_finding(known[arm])}" for arm in named)
     rest = (
         f" No clear change in {len(known) - len(clear)} of {len(known)} arms."
         if len(known) > len(clear)
@@ -63,7 +63,7 @@ def displacement(shares: Any, *, baseline: str = "baseline", look: Look = FULL) 
     return forest(
         panels, title=f"Who raises a copied token, against {markup(short(baseline))}",
         subtitle=f"hollow: {markup(short(baseline))} · filled: the arm · bars: 95% intervals over seeds · in words: the difference", look=look,
-        alt=f"Direct raise of a copied token by class of head, against {clean(baseline)}. {said}.{rest}",
+        alt=f"Direct raise of a copied token by class of head, against {clean(baseline)}. {text}.{rest}",
         table=lambda: pd.concat([table.reset_index().assign(arm=arm) for arm, table in known.items()], ignore_index=True)[
             ["arm", "class", "a", "a_lo", "a_hi", "b", "b_lo", "b_hi", "difference", "lo", "hi", "p", "seeds_a", "seeds_b"]],
     )  # fmt: skip

@@ -78,7 +78,7 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
     ends += [y for trace in seeds for y in trace["y"]]
     room = 0.05 * ((max(ends) - min(ends)) or 1.0)
     what = clean(measured_words(metric)) or "damage"
-    said = " ".join(
+    text = " ".join(
         dose_sentence(one, size, several=len(by_size) > 1, metric=what) for size, one in by_size.items()
     )
     return lines_figure(
@@ -86,7 +86,7 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
         y_axis=value_axis(min(0.0, min(ends) - room), max(ends) + room, title=f"damage, {first.unit}"), height_px=400,
         by=(), under=[*under, *seeds], title=f"{markup(sentence_case(what))} against {markup(DOSE_WORDS[first.over])}",
         subtitle="mean over seeds less the baseline · band: 95% interval over seeds · dotted: half of the largest", look=look,
-        alt=said, table=lambda: dose_table(by_size),
+        alt=text, table=lambda: dose_table(by_size),
     )  # fmt: skip
 
 
@@ -111,14 +111,14 @@ def damage_of_arms(
         forest_rows = tuple(_arm_row(row, unit) for row in rows.to_dict("records"))
         panels.append(Panel(forest_rows, f"damage, {unit}", head=head))
     what = markup(sentence_case(measured_words(metric)))
-    said = " ".join(
+    text = " ".join(
         arms_sentence(rows, metric=metric, baseline=baseline, unit=unit) for rows in by_size.values()
     )
     parts = [rows.drop(columns="values").assign(size=size) for size, rows in by_size.items()]
     return forest(
         panels, title=f"{what}, arm by arm",
         subtitle=f"mean over seeds less that of {markup(baseline)}, right: worse · bars: 95% intervals over seeds",
-        alt=clean(said, limit=2000), look=look, table=lambda: pd.concat(parts, ignore_index=True),
+        alt=clean(text, limit=2000), look=look, table=lambda: pd.concat(parts, ignore_index=True),
     )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def effective_sizes(found: EffectiveSize, *, metric: str = "", look: Look = FULL
     values = [v for line in lines for v in line.column("value") if v is not None]
     room = 0.08 * ((max(values) - min(values)) or 1.0)
     over = found.rows[found.rows["size"].isna()]
-    said = "; ".join(
+    text = "; ".join(
         f"{clean(row.arm)} is as good as {interval(row.multiplier, row.lo, row.hi)} times its size"
         for row in over.itertuples()
     )
@@ -172,7 +172,7 @@ def effective_sizes(found: EffectiveSize, *, metric: str = "", look: Look = FULL
     return lines_figure(
         lines, x_axis=log_axis(sizes, [number(s) for s in sizes], title=SIZE_WORDS[ladder.counted_by]),
         y_axis=value_axis(min(values) - room, max(values) + room, title=clean(measured_words(metric)) or "measured value"), height_px=400, by=(),
-        title="Effective size", subtitle=markup(ladder_words(ladder)), look=look, alt=f"{said}.",
+        title="Effective size", subtitle=markup(ladder_words(ladder)), look=look, alt=f"{text}.",
         table=lambda: found.rows.copy(),
     )  # fmt: skip
 

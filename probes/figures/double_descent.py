@@ -65,12 +65,12 @@ def double_descent(
     ]
     room = 0.05 * ((max(ends) - min(ends)) or 1.0)
     what = sentence_case(metric_name(probe, metric, main="loss"))
-    said = " ".join(f"{clean(name)}: {descent_words(one.found)}." for name, one in drawn.items())
+    text = " ".join(f"{clean(name)}: {descent_words(one.found)}." for name, one in drawn.items())
     return lines_figure(
         lines, x_axis=axis, y_axis=value_axis(min(ends) - room, max(ends) + room, title=f"{probe_name(metric)}, {unit(probe, metric)}"),
         height_px=400, by=(), over=marks, title=f"{markup(what)}: does it fall, rise and fall again?",
         subtitle="smoothed mean over seeds, band: its 95% interval · diamond: dip, triangle: top, bars: 95% intervals of their steps · "
-        "filled: sure", alt=said, look=look,
+        "filled: sure", alt=text, look=look,
         table=lambda: pd.concat([one.rows.assign(arm=name)[["arm", "step", "value", "lo", "hi", "seeds"]] for name, one in drawn.items()],
                                 ignore_index=True),
     )  # fmt: skip
@@ -89,12 +89,12 @@ def descent_words(found: ArmDescent | None) -> str:
 
 
 def _line(name: str, rows: pd.DataFrame, axis: StepAxis, style: Style) -> Line:
-    told = rows.assign(
+    described = rows.assign(
         valid=True, left_out=False, reason="", chance=np.nan, n=rows["seeds"], layer=pd.NA, head=pd.NA
     )
     at = [f"step {step_number(step)}" for step in rows["step"]]
     line = Line.of(
-        told, [axis.place(step) for step in rows["step"]], label=clean(short(name)), at=at, style=style
+        described, [axis.place(step) for step in rows["step"]], label=clean(short(name)), at=at, style=style
     )
     return replace(line, points=False)
 

@@ -59,7 +59,7 @@ def in_context_markov(results: Any, *, look: Look = FULL) -> Figure:
 
 def _finding(results: Any, lines: list[Line]) -> str:
     """Which predictor is the nearest at the first and the last measured step."""
-    said = []
+    sentences = []
     for row in (0, -1):
         near = []
         for line in lines:
@@ -68,11 +68,11 @@ def _finding(results: Any, lines: list[Line]) -> str:
                 near.append((float(known["value"].iloc[row]), line.label, known.iloc[row]))
         if near:
             _, label, found = min(near, key=lambda one: one[0])
-            said.append(
+            sentences.append(
                 f"at step {step_number(found['step'])} predictions are nearest to {_whose(label)}, "
                 f"{interval(found['value'], found['lo'], found['hi'])} nats"
             )
-    return f"{clean(results.run)}: {', '.join(said) or 'not measured at any step'}."
+    return f"{clean(results.run)}: {', '.join(sentences) or 'not measured at any step'}."
 
 
 def _whose(label: str) -> str:

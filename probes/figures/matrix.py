@@ -48,7 +48,7 @@ def dependence_matrix(found: Any, *, metric: str = "accuracy", look: Look = FULL
     rows = [found.effects[k * n : (k + 1) * n] for k in range(n)]
     cells = Cells(
         [[one.found.value for one in row] for row in rows],
-        [[markup(_said(one, metric)) for one in row] for row in rows],
+        [[markup(_hover_text(one, metric)) for one in row] for row in rows],
         [[_written(one, n) for one in row] for row in rows],
     )
     far = max(abs(one.found.value) for one in found.effects) or 1.0
@@ -73,7 +73,7 @@ def dependence_matrix(found: Any, *, metric: str = "accuracy", look: Look = FULL
     )  # fmt: skip
 
 
-def _said(one: Effect, metric: str) -> str:
+def _hover_text(one: Effect, metric: str) -> str:
     what = f"experiment {one.measured + 1} by training on {one.trained + 1}"
     value = interval(one.found.value, one.found.lo, one.found.hi, sign=True)
     return f"{metric} of {what}: {value}, {one.word or 'memory'}"

@@ -54,8 +54,13 @@ def capacity(
         seeds.append(dots)
     x = sorted({float(m) for one in several.values() for m in one.rows["members"]})
     published = {"color": paint("muted"), "width": 1, "dash": "dot"}
-    said = f"published, {PUBLISHED_BITS:g}"
-    under = [scatter(said, [x[0], x[-1]], [PUBLISHED_BITS] * 2, line=published, hover=[said] * 2), *seeds]
+    published_words = f"published, {PUBLISHED_BITS:g}"
+    under = [
+        scatter(
+            published_words, [x[0], x[-1]], [PUBLISHED_BITS] * 2, line=published, hover=[published_words] * 2
+        ),
+        *seeds,
+    ]
     return lines_figure(
         lines, x_axis=log_axis(x, [f"{m:,.0f}" for m in x], title="sequences to memorise"),
         y_axis=value_axis(0.0, 1.05 * max(PUBLISHED_BITS, _highest(lines, seeds)), title="bits per parameter"), height_px=400, by=(),
@@ -136,9 +141,9 @@ def _threshold(found: Extraction, style: Style, least: float, most: float) -> li
     curve = {"color": style.color, "width": 1, "dash": "dash"}
     traces = [scatter("logistic curve", at.tolist(), share.tolist(), line=curve)]
     if found.inside:
-        said = f"one half at {number(found.threshold)} times"
+        text = f"one half at {number(found.threshold)} times"
         marker = {"size": 9, "color": style.color, "symbol": "diamond"}
-        traces.append(scatter("threshold", [found.threshold], [0.5], marker=marker, hover=[said]))
+        traces.append(scatter("threshold", [found.threshold], [0.5], marker=marker, hover=[text]))
         if np.isfinite([found.lo, found.hi]).all():
             ends = np.clip([found.lo, found.hi], least, most).tolist()
             bar = {"color": style.color, "width": 2}

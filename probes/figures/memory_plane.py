@@ -189,14 +189,14 @@ def memory_plane(
 
 def _counts(runs: Sequence[Any], steps: set[int], axes: dict[str, tuple[str, str]]) -> str:
     """Which steps are drawn; of how many sequences the numbers of each axis are, and their chance level."""
-    said = [f"Steps {step_number(min(steps))} to {step_number(max(steps))}."] if steps else []
+    sentences = [f"Steps {step_number(min(steps))} to {step_number(max(steps))}."] if steps else []
     for name, (probe, metric) in axes.items():
         own = "score" if metric == MASS else metric
         rows = [run.rows(probe, own, valid=True) for run in runs if run.has(probe, own)]
         if rows:  # a sum over heads is of their scores
             named = probe_name(probe) if own == "score" else name
-            said.append(f"{sentence_case(named)}: {counts_in_words(pd.concat(rows))}")
-    return " ".join(said)
+            sentences.append(f"{sentence_case(named)}: {counts_in_words(pd.concat(rows))}")
+    return " ".join(sentences)
 
 
 def _inside(names: list[dict[str, Any]], left: float, right: float) -> None:

@@ -53,14 +53,14 @@ def preferential_damage(
         Panel(tuple(both), "ln of the multiplier, 0: as good as its own size", names=(metric, reference)),
         Panel(tuple(apart), f"ln m of {metric} minus ln m of {reference}, e-folds of size"),
     ]
-    said = "; ".join(
+    text = "; ".join(
         f"{clean(row['arm'])} {_in_words(row)} ({_harder(row, metric)})" for row in over.to_dict("records")
     )
     return forest(
         panels, title=f"Is {markup(metric)} hit harder than {markup(reference)}?",
         subtitle=f"filled: {markup(metric)} · hollow: {markup(reference)} · bars: 95% intervals · below: the difference, and the ratio "
         "with Fieller's interval", look=look,
-        alt=f"Difference of ln multipliers, {clean(metric)} minus {clean(reference)}: {said}.", table=found.copy,
+        alt=f"Difference of ln multipliers, {clean(metric)} minus {clean(reference)}: {text}.", table=found.copy,
     )  # fmt: skip
 
 

@@ -124,9 +124,9 @@ def _file(
 
 def caption_of(fig: Figure) -> str:
     """What a figure shows, in words, with its intervals, n and chance, which are not repeated where the words have them."""
-    said = _alt(fig)
-    enough = not fig.counts and "n=" in said and "chance" in said
-    return said if enough else f"{said} {counts_of(fig)}".strip()
+    text = _alt(fig)
+    enough = not fig.counts and "n=" in text and "chance" in text
+    return text if enough else f"{text} {counts_of(fig)}".strip()
 
 
 def counts_of(fig: Figure) -> str:

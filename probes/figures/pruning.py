@@ -46,7 +46,7 @@ def pruned_heads(results: Any, *, step: int | None = None, look: Look = FULL) ->
     survives = results.rows("pruned_heads", "survives")
     survives = survives[(survives["step"] == at) & survives["valid"]]
     lasting = {(int(row.layer), int(row.head)): row for row in survives.itertuples()}
-    said = [
+    sentences = [
         f"{head_label(*head)} keeps half of its excess up to {interval(lasting[head].value, lasting[head].lo, lasting[head].hi)}"
         for head in heads
         if head in lasting
@@ -55,7 +55,7 @@ def pruned_heads(results: Any, *, step: int | None = None, look: Look = FULL) ->
         lines, typical_chance(rows), y_title="prefix matching, attention fraction", by=("pruned", "head"), look=look,
         title=f"Heads as weights are pruned, {markup(short(results.run))}, step {step_number(at)}",
         alt=f"Prefix matching of {clean(results.run)} at step {step_number(at)} as the smallest weights are pruned: "
-        f"{listed(said) or 'no head has anything to lose'}.",
+        f"{listed(sentences) or 'no head has anything to lose'}.",
     )  # fmt: skip
 
 

@@ -65,13 +65,13 @@ def seed_curves(
 def seed_counts(groups: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> str:
     """Over how many seeds the lines of arms are, and of how many sequences and against which chance level each seed's numbers."""
     sizes = sorted({len(one) for one in groups})
-    said = [
+    sentences = [
         f"Medians and ranges over {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} seeds an arm."
     ]
     for pair in pairs:
         rows = pd.concat([run.rows(*pair, valid=True) for one in groups for run in one.runs])
-        said.append(f"{sentence_case(probe_name(pair[0]))} of each: {counts_in_words(rows)}")
-    return " ".join(said)
+        sentences.append(f"{sentence_case(probe_name(pair[0]))} of each: {counts_in_words(rows)}")
+    return " ".join(sentences)
 
 
 def arm_strip(
@@ -94,13 +94,18 @@ def arm_strip(
         thin += [_thin(line, styles[one.name]) for line in lines]
         medians.append(_median(lines, strip, one.name, styles[one.name]))
     level = strip.subtitle.rpartition(" · ")[2] if "dotted: chance" in strip.subtitle else ""
-    said = ["thin: one seed each", "thick: median of the arm's seeds", "band: lowest to highest seed", level]
+    sentences = [
+        "thin: one seed each",
+        "thick: median of the arm's seeds",
+        "band: lowest to highest seed",
+        level,
+    ]
     ends = "; ".join(f"{clean(g.name)} {_ends(m, g)}" for g, m in zip(groups, medians, strict=True))
     return replace(
         strip,
         lines=medians,
         under=[*thin, *strip.under],
-        subtitle=" · ".join(filter(None, said)),
+        subtitle=" · ".join(filter(None, sentences)),
         alt=f"{strip.title} by seed, at the last step all have: {ends}.",
     )
 

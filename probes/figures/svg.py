@@ -474,5 +474,5 @@ def spark_svg(
     measured = [p for p in points if p is not None]
     dot = _markers({"size": 5, "color": TOKENS["ink"][0]}, measured[-1:])[0] if measured else ""
     line = f'<path d="{path_of(points)}" {_stroke(TOKENS["ink"][0], 1.4)} fill="none"/>'
-    said = html.escape(clean(alt))
-    return f'<svg class="spark" role="img" aria-label="{said}" width="{width_px}" height="{height_px}">{line}{dot}</svg>'
+    alt_text = html.escape(clean(alt))
+    return f'<svg class="spark" role="img" aria-label="{alt_text}" width="{width_px}" height="{height_px}">{line}{dot}</svg>'

@@ -261,9 +261,9 @@ def _reading(subtitles: Sequence[str], *, band: bool, events: bool, arms: bool) 
 
 
 def _finding(strips: Sequence[Strip], events: Sequence[tuple[str, Milestone]]) -> str:
-    said = " ".join(strip.alt for strip in strips)
+    text = " ".join(strip.alt for strip in strips)
     when = "; ".join(_event(run, one) for run, one in events)
-    return f"{said} Appeared: {when}." if when else said
+    return f"{text} Appeared: {when}." if when else text
 
 
 def _words(run: str, one: Milestone, shown: str) -> str:

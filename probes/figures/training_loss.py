@@ -61,5 +61,7 @@ def _last(run: Any) -> tuple[int, float]:
 
 def _line(run: Any, axis: StepAxis, style: Any, label: str) -> Line:
     points = sorted(run.loss.items())
-    said = tuple(f"{clean(short(run.run))}, step {step_number(s)}<br>{number(v)} nats" for s, v in points)
-    return replace(Line.bare(points, axis, label=label, hover=said, style=style), name=short(run.run))
+    hover_texts = tuple(
+        f"{clean(short(run.run))}, step {step_number(s)}<br>{number(v)} nats" for s, v in points
+    )
+    return replace(Line.bare(points, axis, label=label, hover=hover_texts, style=style), name=short(run.run))

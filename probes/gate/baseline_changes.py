@@ -81,12 +81,12 @@ def judge_change(rule: Rule, results: Results, baseline: Results, *, finished: b
     at = {step: _at_step(rule, results, baseline, step) for step in steps}
     outcome = all_of([found.outcome for found in at.values()])
     step = next((step for step, found in at.items() if found.outcome == outcome != PASS), steps[-1])
-    said = f"{at[step].found} at step {step:,}"
+    text = f"{at[step].found} at step {step:,}"
     if outcome == PASS:
-        said += f" and at {counted(len(steps) - 1, 'step')} before" if len(steps) > 1 else ""
-        said += "" if finished else ", and the run continues"
+        text += f" and at {counted(len(steps) - 1, 'step')} before" if len(steps) > 1 else ""
+        text += "" if finished else ", and the run continues"
         outcome = PASS if finished else UNDECIDED
-    return Judged(outcome, f"{what} at every step", said, at[step].value, at[step].lo, at[step].hi)
+    return Judged(outcome, f"{what} at every step", text, at[step].value, at[step].lo, at[step].hi)
 
 
 def expected_change(rule: Rule) -> str:
@@ -135,8 +135,8 @@ def _at_step(rule: Rule, results: Results, baseline: Results, step: int) -> Judg
         value, lo, hi = _exact(rule, float(a["value"]), float(b["value"]))
     if not math.isfinite(value):
         return Judged(UNDECIDED, "", "nothing: the baseline's value is not clearly different from 0")
-    said = f"{interval(value, lo, hi, sign=True)} {rule.change}"
-    return Judged(within(lo, hi, rule.min, rule.max), "", said, value, lo, hi)
+    text = f"{interval(value, lo, hi, sign=True)} {rule.change}"
+    return Judged(within(lo, hi, rule.min, rule.max), "", text, value, lo, hi)
 
 
 def _row(rule: Rule, run: Results, step: int) -> pd.Series | None:

@@ -81,8 +81,8 @@ class Checked:
     def line(self) -> str:
         """One line for a person."""
         name = f"{self.rule.name}: " if self.rule.name else ""
-        said = f"{name}{self.what}: expected {self.expected}, found {self.found}"
-        return visible(f"{_WORDS[self.outcome]}  {self.run}: {said}")
+        text = f"{name}{self.what}: expected {self.expected}, found {self.found}"
+        return visible(f"{_WORDS[self.outcome]}  {self.run}: {text}")
 
 
 def within(lo: float, hi: float, least: float, most: float) -> Outcome:

@@ -298,9 +298,9 @@ def _change(entry: Mapping[str, Any], info: ProbeInfo, metric: str, where: str) 
         raise ByroteError(f"{where} compares heads that it does not name", help='name one: head = "L1H0"')
     unit = info.unit_of(metric)
     if entry.get("change") not in (PERCENT, unit):
-        said = clean(repr(entry["change"])) if "change" in entry else "nothing"
+        found_text = clean(repr(entry["change"])) if "change" in entry else "nothing"
         raise ByroteError(
-            f"{where} says {said} of the unit of the change",
+            f"{where} says {found_text} of the unit of the change",
             help=f'write change = "percent" or change = "{unit}"',
         )
 

@@ -99,8 +99,8 @@ class _Judging:
 def _expected(rule: Rule) -> str:
     """The bounds in words."""
     words = {"lint": expected_lint, "onset": expected_onset, "change": expected_change}
-    said = words[rule.kind](rule) if rule.kind in words else rule.bounds
+    expected_text = words[rule.kind](rule) if rule.kind in words else rule.bounds
     if rule.group is None:
-        return said
+        return expected_text
     seeds = {"all": " in all seeds", "any": " in any seed", "mean": ""}
-    return said + seeds.get(str(rule.seeds), f" in {rule.seeds} seeds")
+    return expected_text + seeds.get(str(rule.seeds), f" in {rule.seeds} seeds")

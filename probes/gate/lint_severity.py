@@ -33,9 +33,9 @@ def judge_lint(rule: Rule, results: Table) -> Judged:
     if not found:
         passed = f", {counted(len(facts), 'fact')} allowed" if facts else ""
         return Judged(PASS, what, f"none{passed}")
-    said = "; ".join(_words(fact) for fact in found[:_SHOWN])
+    text = "; ".join(_words(fact) for fact in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
-    return Judged(FAIL, what, f"{counted(len(found), 'fact')}: {said}{more}")
+    return Judged(FAIL, what, f"{counted(len(found), 'fact')}: {text}{more}")
 
 
 def expected_lint(rule: Rule) -> str:

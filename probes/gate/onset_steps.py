@@ -44,8 +44,8 @@ def judge_onset(rule: Rule, results: Table, *, finished: bool) -> Judged:
     if not results.usable_steps:
         return Judged(UNDECIDED, what, "nothing: no step is measured")
     if (rule.probe, rule.metric) == VERDICT:
-        span, said = _of_verdict(rule, results)
-        return Judged(_side(rule, span), what, said, *_numbers(span))
+        span, found_text = _of_verdict(rule, results)
+        return Judged(_side(rule, span), what, found_text, *_numbers(span))
     if not results.has(rule.probe, rule.metric):
         return Judged(UNDECIDED, what, "nothing: not in the results")
     if rule.level is None and not finished:
@@ -53,8 +53,10 @@ def judge_onset(rule: Rule, results: Table, *, finished: bool) -> Judged:
     found = [_of_curve(rule, curve) for curve in _curves(rule, results)]
     sides = [_side(rule, span) for span, _ in found]
     outcome = enough_of(sides, 1) if rule.head == "any" else all_of(sides)
-    span, said = next(one for one, side in zip(found, [*sides[:-1], outcome], strict=True) if side == outcome)
-    return Judged(outcome, what, said, *_numbers(span))
+    span, found_text = next(
+        one for one, side in zip(found, [*sides[:-1], outcome], strict=True) if side == outcome
+    )
+    return Judged(outcome, what, found_text, *_numbers(span))
 
 
 def expected_onset(rule: Rule) -> str:

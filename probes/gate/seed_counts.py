@@ -96,9 +96,11 @@ def judge_mean(rule: Rule, runs: Sequence[Results], *, finished: bool) -> Judged
         return Judged(UNDECIDED, what, "one run: the spread between seeds is not known")
     values = np.array([float(part["value"].iloc[0]) for part in rows])
     found = paired_difference(np.zeros(len(values)), values, sequences=_sequences(rule, runs, steps))
-    said = interval(found.value, found.lo, found.hi)
+    found_text = interval(found.value, found.lo, found.hi)
     outcome = within(found.lo, found.hi, rule.min, rule.max)
-    return Judged(outcome, what, f"{said} over {counted(len(runs), 'seed')}", found.value, found.lo, found.hi)
+    return Judged(
+        outcome, what, f"{found_text} over {counted(len(runs), 'seed')}", found.value, found.lo, found.hi
+    )
 
 
 def _sequences(rule: Rule, runs: Sequence[Results], steps: Sequence[int]) -> float:

@@ -120,6 +120,6 @@ def _with_row(rule: Rule, rows: pd.DataFrame, outcome: Outcome, what: str) -> Ju
         rows = rows[rows["valid"]].assign(met=lambda frame: frame["outcome"] == PASS)
         rows = rows.sort_values(["met", "value"], kind="stable").tail(1)
     row = next(rows.itertuples(index=False))
-    said = interval(row.value, row.lo, row.hi) if row.valid else f"not measured: {row.reason}"
+    found_text = interval(row.value, row.lo, row.hi) if row.valid else f"not measured: {row.reason}"
     ends = (float(row.value), float(row.lo), float(row.hi)) if row.valid else ()
-    return Judged(outcome, what, f"{row_label(row)} {said}".strip(), *ends)
+    return Judged(outcome, what, f"{row_label(row)} {found_text}".strip(), *ends)

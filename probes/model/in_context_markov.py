@@ -148,14 +148,14 @@ def divergences(
         log_p: the model's log probabilities of the sequence's ids after every token but BOS, renormalised over them.
         chains: what it was shown.
     """
-    said, p = counters(chains), np.exp(log_p)
+    predicted, p = counters(chains), np.exp(log_p)
 
     def kl(of: np.ndarray, log_of: np.ndarray, other: np.ndarray) -> Float[np.ndarray, " n"]:
         gained = of * (log_of - np.log(np.maximum(other, 1e-300)))
         return np.asarray(gained.sum(-1)[:, of.shape[1] // 2 :].mean(1))  # 4.
 
-    found = {f"kl_{name}": kl(p, log_p, other) for name, other in said.items()}
-    return found | {"apart": kl(said["bigram"], np.log(said["bigram"]), said["unigram"])}  # 5.
+    found = {f"kl_{name}": kl(p, log_p, other) for name, other in predicted.items()}
+    return found | {"apart": kl(predicted["bigram"], np.log(predicted["bigram"]), predicted["unigram"])}  # 5.
 
 
 class _Reader(Observer):

@@ -84,8 +84,8 @@ def _one_step(root: Path, step: int, stamps: tuple[tuple[str, FileStamp], ...], 
 
 def _dtype_of(root: Path) -> str:
     """The precision that a folder was measured in, as its last sweep says."""
-    said = stored_run_json(root).get("provenance")
-    return str(said.get("dtype") or "float32") if isinstance(said, dict) else "float32"
+    provenance = stored_run_json(root).get("provenance")
+    return str(provenance.get("dtype") or "float32") if isinstance(provenance, dict) else "float32"
 
 
 def _step_observations(
@@ -99,9 +99,9 @@ def _step_observations(
     try:
         return observations_of(units, dtype=dtype)
     except (LookupError, ValueError, TypeError, pa.ArrowException) as error:
-        said = str(error).split("\n")[0][:200]
+        reason = str(error).split("\n")[0][:200]
         raise ByroteError(
-            f"the units of step {step} in {root} are inconsistent ({type(error).__name__}: {said})",
+            f"the units of step {step} in {root} are inconsistent ({type(error).__name__}: {reason})",
             help="measure this run again with --fresh, or remove the folder of that step and run the same sweep again",
         ) from error
 
@@ -153,8 +153,8 @@ def rebuild_observations(
     tables = [_step_observations(root, step, damaged, dtype, written) for step in measured_steps(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
     file, units = root / OBSERVATIONS, unit_paths(root)
-    said = {N_UNITS_KEY: str(len(units)).encode(), UNITS_KEY: units_digest(root, units=units).encode()}
-    write_parquet(file, in_order(table, STORED_ORDER), said, rows_per_group=_ROWS_PER_GROUP)
+    metadata = {N_UNITS_KEY: str(len(units)).encode(), UNITS_KEY: units_digest(root, units=units).encode()}
+    write_parquet(file, in_order(table, STORED_ORDER), metadata, rows_per_group=_ROWS_PER_GROUP)
     return file
 
 

@@ -47,9 +47,9 @@ def column_chunks(footer: bytes) -> Iterator[ColumnChunk]:
         groups = _Compact(footer).struct(0).get(_ROW_GROUPS, [])
         for group in groups:
             for chunk in group[_COLUMNS]:
-                said = chunk.get(_META_DATA, {})
-                path = b".".join(said.get(_PATH, ())).decode("utf-8", "replace")
-                yield ColumnChunk(path, int(said.get(_NUM_VALUES, 0)), _ENCRYPTED in chunk)
+                metadata = chunk.get(_META_DATA, {})
+                path = b".".join(metadata.get(_PATH, ())).decode("utf-8", "replace")
+                yield ColumnChunk(path, int(metadata.get(_NUM_VALUES, 0)), _ENCRYPTED in chunk)
     except (IndexError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not a footer of a parquet file ({type(error).__name__})") from None
 

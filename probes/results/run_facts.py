@@ -274,8 +274,8 @@ def _members(parts: Any, seed: Any, source: Any) -> str | None:
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, Mapping) and part.get("kind") in _SETS:
             own = {key: part.get(key) for key in _SETS[part["kind"]]}
-            said = [own, source, seed if part["kind"] == "planted" else None]
-            digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+            identity = [own, source, seed if part["kind"] == "planted" else None]
+            digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
             return f"{part['kind']} {digest[:16]}"
     return None
 

@@ -180,9 +180,11 @@ def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> No
     Raises:
         OSError: it cannot be written.
     """
-    said = json.dumps(provenance, sort_keys=True).encode()
+    encoded = json.dumps(provenance, sort_keys=True).encode()
     make_folder(path.parent)
-    write_parquet(path, table, {_PROVENANCE_KEY: said, _CONTENT_KEY: content_hash(table, said).encode()})
+    write_parquet(
+        path, table, {_PROVENANCE_KEY: encoded, _CONTENT_KEY: content_hash(table, encoded).encode()}
+    )
 
 
 def content_hash(table: pa.Table, provenance: bytes) -> str:
@@ -226,14 +228,14 @@ def unit_facts(path: Path, *, decode: bool = False) -> UnitFacts:
             return facts
         file, _, seal = parquet_in_memory(path, UNIT_SCHEMA, words=_WORDS)
         metadata = file.metadata.metadata
-        said = stored_under(metadata, _PROVENANCE_KEY, b"{}")
+        encoded = stored_under(metadata, _PROVENANCE_KEY, b"{}")
         content = (metadata or {}).get(_CONTENT_KEY, b"").decode("ascii")
-        provenance = json.loads(said)
+        provenance = json.loads(encoded)
         if seal is Seal.BROKEN or (seal is Seal.NONE) != (not content) or not _is_provenance(provenance):
             return UnitFacts({}, "damaged", content)
         if decode or not content:
             table = _decoded(path, file)
-            if content and content_hash(table, said) != content:
+            if content and content_hash(table, encoded) != content:
                 return UnitFacts({}, "damaged", content)
     except _DAMAGE:
         return UnitFacts({}, "damaged", "")
@@ -248,22 +250,22 @@ def _sealed_facts(path: Path) -> UnitFacts | None:
     data = read_bytes(path, max_bytes=MAX_UNIT_BYTES)
     if seal_of(data, SEAL_MARK) is not Seal.WHOLE:
         return None
-    said, content = (_metadata_entry(data, key) for key in (_PROVENANCE_KEY, _CONTENT_KEY))
-    provenance = json.loads(said or b"null")
+    stored, content = (_metadata_entry(data, key) for key in (_PROVENANCE_KEY, _CONTENT_KEY))
+    provenance = json.loads(stored or b"null")
     if not content or not _is_provenance(provenance):
         return None
     return UnitFacts(provenance, "whole", content.decode("ascii"))
 
 
-def _is_provenance(said: Any) -> bool:
+def _is_provenance(value: Any) -> bool:
     """Whether what a unit says of itself is of the kinds that byrote writes."""
     kinds = {"probes": dict, "plugins": dict, "versions": dict, "fingerprint": str, "stimulus": str}
-    if not isinstance(said, dict) or not all(
-        isinstance(said.get(k, kind()), kind) for k, kind in kinds.items()
+    if not isinstance(value, dict) or not all(
+        isinstance(value.get(k, kind()), kind) for k, kind in kinds.items()
     ):
         return False
-    plugins = said.get("plugins", {}).values()
-    versions = said.get("probes", {}).values()
+    plugins = value.get("plugins", {}).values()
+    versions = value.get("probes", {}).values()
     return all(isinstance(one, dict) for one in plugins) and all(isinstance(v, int) for v in versions)
 
 
@@ -302,9 +304,9 @@ def read_unit(path: Path, columns: Sequence[str] = UNIT_SCHEMA.names) -> pa.Tabl
             raise FileRefused("its contents no longer match their checksum")
         return _decoded(path, file, columns)
     except _DAMAGE as error:
-        said = error.message if isinstance(error, ByroteError) else str(error).split("\n")[0]
+        message = error.message if isinstance(error, ByroteError) else str(error).split("\n")[0]
         raise ByroteError(
-            f"the unit {path} is damaged ({said[:200]})",
+            f"the unit {path} is damaged ({message[:200]})",
             help="run the same sweep again: it measures that unit again",
         ) from error
 

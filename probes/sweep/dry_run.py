@@ -144,10 +144,10 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
     sequences = round((sum(shown.rows) - once) * len(groups(trial.infos)) / outcome.measured)
     each_s = sum(took) / max(1, sequences)
     if often:
-        counted_rows, said = _counted(often, meta, config)
+        counted_rows, how = _counted(often, meta, config)
         sequences = counted_rows + (sequences if names != (_ONE_PASS,) else 0)
         took = [each_s * sequences]
-        notes.append(said)
+        notes.append(how)
     return CostEstimate(
         tried.steps, sum(took) / len(groups(config.infos)), unit_bytes, sequences, tuple(notes)
     )
@@ -156,13 +156,13 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
 def _counted(probes: tuple[ProbeInfo, ...], meta: Mapping[str, Any], config: SweepConfig) -> tuple[int, str]:
     """Sequences that probes show the model for one checkpoint, and how that was counted, in words."""
     shape, n_shown = meta["model"], {one["kind"]: one["n"] for one in meta["stimuli"]}
-    rows, said = 0, []
+    rows, notes = 0, []
     for info in probes:
         n = count_passes(info.passes, layers=shape["n_layers"], heads=shape["n_layers"] * shape["n_heads"])
         rows += (n or 0) * n_shown.get(info.stimuli[0], config.n_seq)
-        said.append(
+        notes.append(
             f"{info.name} {counted(n, 'pass')}"
             if n is not None
             else f"{info.name} an unknown number of passes"
         )
-    return rows, f"counted and not tried: {', '.join(said)}"
+    return rows, f"counted and not tried: {', '.join(notes)}"

@@ -238,8 +238,8 @@ def _status(outcome: SweepOutcome, gaps: list[dict[str, Any]]) -> str:
 
 def _with_others(now: list[dict[str, Any]], before: list[Any], key: str) -> list[dict[str, Any]]:
     """What this sweep says of each probe or stimulus, then what an earlier one said of those that are not in this one."""
-    said = {one[key] for one in now}
-    return now + [one for one in before if one.get(key) not in said]
+    current = {one[key] for one in now}
+    return now + [one for one in before if one.get(key) not in current]
 
 
 def _other_gaps(series: CheckpointSeries, earlier: dict[str, Any]) -> list[dict[str, Any]]:

@@ -114,8 +114,8 @@ class LiveRun:
         Raises:
             ByroteError: the folder cannot be written.
         """
-        said = error.message if isinstance(error, ByroteError) else f"{type(error).__name__}: {error}"
-        reason = text_of(" ".join(said.split())[:500])
+        message = error.message if isinstance(error, ByroteError) else f"{type(error).__name__}: {error}"
+        reason = text_of(" ".join(message.split())[:500])
         help = text_of(error.help) if isinstance(error, ByroteError) else ""
         self._gaps[step] = {"step": step, "path": FORMAT, "reason": reason, "help": help}
         if self._shown is not None:

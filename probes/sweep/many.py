@@ -163,16 +163,16 @@ class _Together:
         if event["event"] != "checkpoint" or len(self.parts) == 1:
             return event
         self.latest[k] = event
-        said, of_series = list(self.latest.values()), len(self.task.series.gaps)
-        done, total = sum(one["done"] for one in said), len(self.task.series)
-        each = [one["s_per_checkpoint"] for one in said if one["s_per_checkpoint"]]
+        latest, of_series = list(self.latest.values()), len(self.task.series.gaps)
+        done, total = sum(one["done"] for one in latest), len(self.task.series)
+        each = [one["s_per_checkpoint"] for one in latest if one["s_per_checkpoint"]]
         mean = sum(each) / len(each) if each else 0.0
-        known = mean > 0 and all(one["eta_s"] is not None for one in said)
+        known = mean > 0 and all(one["eta_s"] is not None for one in latest)
         return {
             **event,
             "done": done,
             "total": total,
-            "errors": sum(one["errors"] - of_series for one in said) + of_series,
+            "errors": sum(one["errors"] - of_series for one in latest) + of_series,
             "s_per_checkpoint": mean,
             "eta_s": mean * (total - done) if known else None,
         }

@@ -54,7 +54,7 @@ def measure_group(model: HookedModel, group: Group, shown: StimulusSet) -> list[
         names = [(info, m) for info in group.probes for m in metrics_on(info, group.stimuli[0]).values()]
         return [not_measured(info, metric, refused[0]) for info, metric in names]
     stimuli = {kind: shown.stimuli[kind] for kind in group.stimuli}
-    if reason := next((said for one in stimuli.values() if (said := out_of_reach(model, one))), ""):
+    if reason := next((found for one in stimuli.values() if (found := out_of_reach(model, one))), ""):
         return [
             not_measured(info, m, reason)
             for info in group.probes

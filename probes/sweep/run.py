@@ -391,9 +391,9 @@ class _ShardSweep(_Sweep):
         meta = run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
         others = set(self.series.steps) - {one.step for one in self.mine}
         lacking = self.units.lacking(others) if last or earlier.get("gaps") else set()
-        said = merged(meta, earlier, lacking=lacking, last=last)
-        write_stored(self.root, said)
-        return str(said["status"])
+        merged_json = merged(meta, earlier, lacking=lacking, last=last)
+        write_stored(self.root, merged_json)
+        return str(merged_json["status"])
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

@@ -238,12 +238,12 @@ def merged(
 def _same_sweep(meta: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
     """Whether both say that the same was measured in the same way; how weights were put in place apart."""
 
-    def facts(said: Mapping[str, Any]) -> list[Any]:
-        conditions = said.get("provenance") or {}
+    def facts(recorded: Mapping[str, Any]) -> list[Any]:
+        conditions = recorded.get("provenance") or {}
         return [
-            said.get("probes"),
-            said.get("stimuli"),
-            (said.get("series") or {}).get("steps"),
+            recorded.get("probes"),
+            recorded.get("stimuli"),
+            (recorded.get("series") or {}).get("steps"),
             {name: value for name, value in conditions.items() if name not in ("swap", "device")},
         ]
 

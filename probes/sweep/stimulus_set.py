@@ -205,20 +205,20 @@ class StimulusSet:
         windows, self.refused = _Windows(self.config.seed, self.config.n_seq, shape["n_ctx"], bos), {}
         files = {"members": self.config.members, "twins": self.config.twins}
         found, tokenizer = token_sets_of(self.series), tokenizer_of(self.series[0])
-        said: list[str] = []
+        notes: list[str] = []
         if any(files.values()):
             found = token_sets_from_files(
                 found, tokenizer=tokenizer, bos=windows.bos, n_ctx=windows.n_ctx, **files
             )
         if self.config.text is not None:
-            found, said = windows.cut(found, self.config.text, tokenizer=tokenizer)
-            self._text = {"source": found.sources["natural"], "notes": said, **vars(windows)}
+            found, notes = windows.cut(found, self.config.text, tokenizer=tokenizer)
+            self._text = {"source": found.sources["natural"], "notes": notes, **vars(windows)}
         elif found.natural is None:
             try:
-                found, said = windows.read(found, self.root)
+                found, notes = windows.read(found, self.root)
             except ByroteError as error:
                 self.refused |= dict.fromkeys(("natural", CONTEXTS), error.message)
-        self.notes += [note for note in (*found.notes, *said) if note not in self.notes]
+        self.notes += [note for note in (*found.notes, *notes) if note not in self.notes]
         return found
 
 
@@ -246,8 +246,8 @@ class _Windows:
             sources={**base.sources, "natural": text.name},
         )
         n, width = min(self.n_seq, len(cut.tokens)), cut.tokens.shape[1]
-        said = (f"{n} windows of {width:,} tokens from {text.name}", *cut.notes)
-        return found, [f"natural text: {note}" for note in said]
+        notes = (f"{n} windows of {width:,} tokens from {text.name}", *cut.notes)
+        return found, [f"natural text: {note}" for note in notes]
 
     def read(self, base: TokenSets, root: Path) -> tuple[TokenSets, list[str]]:
         """Token sets whose natural text is what an earlier sweep of this folder showed; unchanged where there is none.
@@ -291,7 +291,7 @@ def _write_windows(
     root: Path, shown: Stimulus, contexts: tuple[np.ndarray, np.ndarray], facts: dict[str, Any]
 ) -> None:
     """Write the windows of a text, whole or not at all, so that the next sweep can do without it."""
-    said = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
+    header = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
     arrays = {"tokens": shown.tokens, "contexts": contexts[0], "document": contexts[1]}
     arrays = {name: array.astype(np.int32) for name, array in arrays.items()}
-    write_arrays(own_path(root, *WINDOWS.parts), arrays, said)
+    write_arrays(own_path(root, *WINDOWS.parts), arrays, header)

@@ -89,16 +89,16 @@ class Units:
         examples: dict[tuple[str, bool], Path] = {}  # the units of a name are alike at all steps
         for path in unit_paths(self.root):
             examples[path.name, step_of(path.parent) in chosen] = path
-        asked = {"sequences": self.config.n_seq, "seed": self.config.seed}
+        requested = {"sequences": self.config.n_seq, "seed": self.config.seed}
         for (_, measured_again), path in examples.items():
             facts = unit_provenance(path)
             if measured_again and _mapping(facts.get("probes")).keys() <= wanted:
                 continue
             shown, lost = str(facts.get("stimulus", "")), path.name.split(".")[0]
             for name, value in _drawn_with(shown).items():
-                if value != asked[name]:
+                if value != requested[name]:
                     raise self._mixture(
-                        f"with {name} {value}", f"has {name} {asked[name]}", lost, f"--{name} {value}"
+                        f"with {name} {value}", f"has {name} {requested[name]}", lost, f"--{name} {value}"
                     )
             for stimulus in self.stimuli.stimuli.values():
                 stored = next((id_ for id_ in shown.split() if kind_shown(id_) == stimulus.kind), stimulus.id)
@@ -216,7 +216,7 @@ def lacking_steps(root: Path, wanted: Iterable[Group], steps: Iterable[int]) -> 
     Args:
         root: the results folder.
         wanted: what a sweep measures.
-        steps: those asked about.
+        steps: those in question.
     """
     names = {(group.key, info.name) for group in wanted for info in group.probes}
     found = set()

@@ -70,7 +70,7 @@ class Watch:
     def __post_init__(self) -> None:
         self.landing = Landing(self.pace.settle_s, changed_s=time.monotonic())
         self._models = shared_models(self.config.device, self.config.dtype, self.config.swap)
-        self._said: set[Any] = set()
+        self._reported: set[Any] = set()
         self._last_step, self._look_s = -1, 0.0
         self._series: CheckpointSeries | None = None
 
@@ -136,8 +136,8 @@ class Watch:
     def _say(self, event: str, facts: Event) -> None:
         """An event that is the same at every look, once."""
         key = (event, *facts.values())
-        if key not in self._said:
-            self._said.add(key)
+        if key not in self._reported:
+            self._reported.add(key)
             self.on_event({"event": event, **facts})
 
     def _at_end(self) -> bool:

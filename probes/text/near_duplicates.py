@@ -102,11 +102,11 @@ class NearDuplicates:
     def note(self) -> str:
         """What the two shares do not say."""
         what = "documents" if self._by_document else "windows"
-        said = f"largest near-duplicate cluster: {self.largest:,} {what}" if self.largest > 1 else ""
+        text = f"largest near-duplicate cluster: {self.largest:,} {what}" if self.largest > 1 else ""
         if not self._level:
-            return said
+            return text
         sample = f"near-duplicates are from a sample of {self._count:,} of {self.offered:,} {what}"
-        return f"{sample}; {said}" if said else sample
+        return f"{sample}; {text}" if text else sample
 
 
 def signatures(

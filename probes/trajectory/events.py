@@ -63,8 +63,8 @@ class EventTable:
     def _repr_html_(self) -> str:
         """For notebooks; offline, everything escaped."""
         table = self.table.to_html(index=False, float_format="%.3g", na_rep="", escape=True, border=0)
-        said = "<br>".join(as_html(line) for line in self.text.split("\n"))
-        return f"<p><b>{as_html(self.title)}</b></p>{table if self.found else ''}<p>{said}</p>"
+        html_text = "<br>".join(as_html(line) for line in self.text.split("\n"))
+        return f"<p><b>{as_html(self.title)}</b></p>{table if self.found else ''}<p>{html_text}</p>"
 
 
 def onsets(
@@ -123,7 +123,7 @@ def _event_table(
     one: Callable[[Curve], Found],
     columns: list[str],
 ) -> EventTable:
-    rows, said, without = [], [], []
+    rows, sentences, without = [], [], []
     for curve in curves.values():
         curve = replace(curve, among=len(curves))
         cells, words = one(curve)
@@ -135,14 +135,14 @@ def _event_table(
             cells, words = cells | dict.fromkeys(_ENDS & cells.keys(), np.nan), f"{words}{_NO_INTERVAL}"
         row = {"head": name} | cells | {"n": curve.n, "method": curve.method}
         rows.append(row)
-        said.append((_when(row), f"{name}: {words}"))
+        sentences.append((_when(row), f"{name}: {words}"))
     table = pd.DataFrame(rows, columns=columns)
     steps = [name for name in columns if name.startswith(("between_step", "step_"))]
     table = table.astype(dict.fromkeys(steps, "Int64"))
     order = np.argsort([_when(row) for row in rows], kind="stable")
     first = next(iter(curves.values()))
     name = first.probe if first.metric == "score" else f"{first.probe} {first.metric}"
-    lines = [words for _, words in sorted(said, key=lambda pair: pair[0])] + without[:_SHOWN]
+    lines = [words for _, words in sorted(sentences, key=lambda pair: pair[0])] + without[:_SHOWN]
     if len(without) > _SHOWN:
         lines.append(f"and {len(without) - _SHOWN} more without one")
     text = "\n".join(lines)
@@ -322,8 +322,8 @@ def _whole_model(results: Table) -> Iterator[Metric]:
             continue
         for metric in info.metrics:
             single = kinds.get((info.name, metric)) == "model"
-            told = results.imported or info.better_of(metric) is not None
-            if single and told and "@" not in metric:
+            has_better = results.imported or info.better_of(metric) is not None
+            if single and has_better and "@" not in metric:
                 yield info.name, metric
 
 

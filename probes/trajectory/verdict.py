@@ -115,9 +115,9 @@ def _unjudged(results: Table) -> str:
     """Why no head was judged at any step."""
     if results.imported:
         return "imported scores have no samples to give an induction verdict on"
-    said = "the induction verdict was not measured"
+    reason = "the induction verdict was not measured"
     reasons = results.select("induction", "verdict")["reason"].unique()
-    return f"{said}: {clean(reasons[0])}" if len(reasons) == 1 and reasons[0] else said
+    return f"{reason}: {clean(reasons[0])}" if len(reasons) == 1 and reasons[0] else reason
 
 
 def called_heads(results: Table, step: int) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ def test_a_machine_without_the_folder_says_so(tmp_path):
 
 def test_half_an_event_is_read_when_it_is_whole(tmp_path):
     heard: list = []
-    said = remote_tasks._Said(tmp_path, lambda place, event: heard.append((place, event["n"])))
+    said = remote_tasks._Events(tmp_path, lambda place, event: heard.append((place, event["n"])))
     (tmp_path / "3.jsonl").write_bytes(b'{"n": 1}\n{"n": ')
     said.pass_on()
     assert heard == [(3, 1)]

@@ -137,7 +137,7 @@ def test_a_stored_job_gives_back_the_command_that_was_started(results):
     ]
     assert list(job.arguments) == words
     assert jobs.command_of(job.task, job.folder) == ["byrote", *words, "--progress", "jsonl", "--traceback"]
-    assert job.task.only_said().arguments() == [*words, "--dry-run"]
+    assert job.task.dry().arguments() == [*words, "--dry-run"]
 
 
 def test_jobs_are_kept_where_only_their_user_can_look(results, monkeypatch):
@@ -238,7 +238,7 @@ def test_a_job_started_in_a_folder_full_of_traps_runs_none(results, tmp_path, mo
         "[tool.byrote.run]\nplugin = ['plugin.py']\nallow-download = true\nfresh = true\n"
     )
     monkeypatch.chdir(here)
-    folder = jobs.start(results, run_task(("owner/name",), [], keep_attention=False, out=results).only_said())
+    folder = jobs.start(results, run_task(("owner/name",), [], keep_attention=False, out=results).dry())
     while jobs.read_job(folder).running:
         time.sleep(0.05)
     job = jobs.read_job(folder)

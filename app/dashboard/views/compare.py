@@ -113,7 +113,11 @@ def config_frame(run: Results, base: Results) -> pd.DataFrame:
     sides = [_facts(base), _facts(run)]
     names = [n for n in dict.fromkeys([*sides[0], *sides[1]]) if sides[0].get(n) != sides[1].get(n)]
     rows = [
-        {"what": n.replace("_", " "), base.run: _said(sides[0].get(n)), run.run: _said(sides[1].get(n))}
+        {
+            "what": n.replace("_", " "),
+            base.run: _cell_text(sides[0].get(n)),
+            run.run: _cell_text(sides[1].get(n)),
+        }
         for n in names
     ]
     return pd.DataFrame(rows, columns=["what", base.run, run.run])
@@ -144,8 +148,8 @@ def mass_words(run: Results, base: Results, pair: tuple[int, int]) -> str:
     found = []
     for one, step in zip((base, run), pair, strict=True):
         at = {p.step: p for p in points(one, *RULE_AXES["induction mass"][:2])}.get(step)
-        said = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
-        found.append(f"{clean(one.run, limit=60)} {said}")
+        text = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
+        found.append(f"{clean(one.run, limit=60)} {text}")
     return f"Induction mass (prefix matching above chance, summed over heads): {'; '.join(found)}."
 
 
@@ -161,7 +165,7 @@ def _facts(run: Results) -> dict[str, Any]:
     return facts | {"last step": last, "train loss at the last step, nats": run.loss.get(last or 0)}
 
 
-def _said(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else clean(value)

@@ -70,8 +70,8 @@ def draw(view: View, page: Drawing) -> None:
     )  # fmt: skip
     if found.over in _LETTERS:
         st.caption(_LETTERS[found.over])
-    runs, asked = _runs_and_settings(view)
-    drawn = partial(figure_cache.dose_figure, *runs, **asked)
+    runs, settings = _runs_and_settings(view)
+    drawn = partial(figure_cache.dose_figure, *runs, **settings)
     if found.by_arm:
         with panel("the damage of the arms"):
             page.figure(drawn, "doses")
@@ -165,13 +165,13 @@ def _baselines(view: View) -> tuple[str, ...]:
 
 def _doses(view: View) -> Doses | ByroteError:
     """The dose-response of everything opened, or why there is none."""
-    runs, asked = _runs_and_settings(view)
+    runs, settings = _runs_and_settings(view)
     if len(runs) < 3:
         return ByroteError("fewer than three runs declare an arm", help=_HELP)
-    if not asked["metric"]:
+    if not settings["metric"]:
         why = "no whole-model measure with a better direction was recorded in all of these runs"
         return ByroteError(why, help=f"measure one in all: {PAGE.command}")
-    return figure_cache.doses_of(*runs, **asked)
+    return figure_cache.doses_of(*runs, **settings)
 
 
 def _runs_and_settings(view: View) -> tuple[tuple[Results, ...], dict[str, Any]]:

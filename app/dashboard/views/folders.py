@@ -20,7 +20,12 @@ from byrote.probes.wording import clean, counted, literal, size
 
 DIGEST_CHARS = 12
 PATH_CHARS = 600
-_VERIFIED, _REMOVING, _SAID, _FAILED = "folder_verified", "folder_removing", "folder_said", "folder_failed"
+_VERIFIED, _REMOVING, _NOTICE, _FAILED = (
+    "folder_verified",
+    "folder_removing",
+    "folder_notice",
+    "folder_failed",
+)
 
 
 def results(view: View, page: Drawing) -> None:
@@ -114,7 +119,7 @@ def one_folder(library: Library, view: View | None = None) -> None:
 
 def _moved() -> None:
     """Where the folder removed last is now, until it is brought back or another one is about to go."""
-    target, folder = st.session_state.get(_SAID, (None, None))
+    target, folder = st.session_state.get(_NOTICE, (None, None))
     if target is None or not target.exists():
         return
     st.markdown(f":material/inventory_2: Moved to {literal(target, limit=600)}. To restore it:")
@@ -125,8 +130,8 @@ def _labels(library: Library) -> dict[Path, str]:
     """What each folder is called in the list; its whole path where two are called the same."""
     names = {run.path: run.run for run in library.runs.values()}
     names |= {broken.path: f"{broken.name}, cannot be read" for broken in library.broken}
-    said = Counter(names.values())
-    return {path: name if said[name] == 1 else f"{name}: {path}" for path, name in names.items()}
+    n_of_name = Counter(names.values())
+    return {path: name if n_of_name[name] == 1 else f"{name}: {path}" for path, name in names.items()}
 
 
 def _state_of(view: View, run: Results) -> State:
@@ -162,7 +167,7 @@ def _verdict(folder: Path) -> None:
 
 def _ask(folder: Path) -> None:
     st.session_state[_REMOVING] = folder
-    st.session_state.pop(_SAID, None)
+    st.session_state.pop(_NOTICE, None)
 
 
 def _confirm(folder: Path) -> None:
@@ -194,7 +199,7 @@ def _remove(folder: Path) -> None:
     except ByroteError as error:
         st.session_state[_FAILED] = error
         return
-    st.session_state[_SAID] = (target, folder)
+    st.session_state[_NOTICE] = (target, folder)
     st.session_state.pop("folder_chosen", None)
     go()
 

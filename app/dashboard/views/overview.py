@@ -127,14 +127,16 @@ def _in_part(run: Results) -> list[Missing]:
     }
     for probe, row in zip(probes, grid, strict=True):
         follows = {s for need in run.info(probe).needs for s in lacking.get(need, ())}
-        for kind, said in ((NOT_RUN, ""), (FAILED, "not measured"), (PARTIAL, "measured in part")):
+        for kind, state in ((NOT_RUN, ""), (FAILED, "not measured"), (PARTIAL, "measured in part")):
             here = tuple(
                 s for s, v in zip(steps, row, strict=True) if v == kind and s not in unread | follows
             )
             if not here:
                 continue
             known = dict.fromkeys(why for s in here for why in reasons.get(probe, {}).get(s, ()))
-            why = f"{said}: {'; '.join(list(known)[:N_REASONS]) or 'no reason was recorded'}" if said else ""
+            why = (
+                f"{state}: {'; '.join(list(known)[:N_REASONS]) or 'no reason was recorded'}" if state else ""
+            )
             stories.setdefault((why, here), []).append(probe)
     return [_story(run, why, here, names) for (why, here), names in stories.items()]
 
@@ -187,8 +189,8 @@ TIMELINE = "timeline"
 def draw(view: View, page: Drawing) -> None:
     """Key figures, the timeline, losses, coverage and the table of runs."""
     runs = view.beside(MAX_RUNS_DRAWN)
-    told = runs if len(runs) == len(view.library.runs) else list(view.library.runs.values())
-    page.title(findings.happened(*told))
+    titled = runs if len(runs) == len(view.library.runs) else list(view.library.runs.values())
+    page.title(findings.happened(*titled))
     for broken in view.library.broken:
         problem(f"{broken.path}: {broken.reason}", broken.help)
     _key_figures(view)
@@ -311,8 +313,8 @@ def _timeline_controls(view: View) -> None:
 def to_clicked_step() -> None:
     """A callback: the step that the point clicked on the timeline says it is of; clicked again it stays."""
     points = (chosen(f"figure_{TIMELINE}", "selection") or {}).get("points") or []
-    said = points[0].get("customdata") if points else None
-    step = said[0] if isinstance(said, list) and said else said
+    customdata = points[0].get("customdata") if points else None
+    step = customdata[0] if isinstance(customdata, list) and customdata else customdata
     if isinstance(step, int | float):
         go(step=int(step))
 

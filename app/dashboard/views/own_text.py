@@ -135,10 +135,10 @@ def _wait_over(before: OverSteps, drawn_s: float) -> None:
     if not now.running or (due and done > before.progress[0]):
         st.rerun()
     taken = duration(jobs.age_s(before.job))
-    said = (
+    sentence = (
         f"{done} of {counted(total, 'checkpoint')} measured in {taken}; it continues if you leave this page."
     )
-    st.progress(done / max(1, total), text=said)
+    st.progress(done / max(1, total), text=sentence)
 
 
 def _in_a_notebook(view: View, request: Request, over: OverSteps, text: str | None) -> None:

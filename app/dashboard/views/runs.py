@@ -93,7 +93,7 @@ def _new(root: Path) -> None:
         jobs.start(root, task)
         st.toast("Started; it continues if you close this page.")
     else:
-        jobs.start(root, task.only_said())
+        jobs.start(root, task.dry())
 
 
 def measuring_task(path: str, probes: list[str], *, keep_attention: bool, out: Path) -> Task:
@@ -150,8 +150,8 @@ def _one_job(job: Job, root: Path) -> None:
         )
     elif job.running:
         st.caption("Starting: the model's libraries are being loaded.")
-    if (said := ending_words(job)) is not None:
-        (st.error if job.death else st.caption)(literal(said, limit=400))
+    if (ending := ending_words(job)) is not None:
+        (st.error if job.death else st.caption)(literal(ending, limit=400))
     if job.errors:
         st.markdown("\n".join(f"- {literal(line, limit=400)}" for line in job.errors[:10]))
     if job.lines:

@@ -117,13 +117,13 @@ class Arm:
         repeating = [part for part in self.parts if part.by_repeat_frac and part.repeats]
         described = repeating or [part for part in self.parts if part.by_repeat_frac and len(self.parts) == 1]
         share = sum(part.fresh_frac_taken for part in described)
-        said = {
+        parts = {
             "kind": "+".join(part.name for part in self.parts),
             "repeat_frac": float(share),
             "pool_size": sum(getattr(part, "pool_size", 0) for part in repeating),
             "parts": () if len(self.parts) == 1 and described and share < 1 else self.parts,
         }
-        for name, value in said.items():
+        for name, value in parts.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -260,15 +260,15 @@ class Arm:
 
     def definition(self) -> dict[str, Any]:
         """What the manifest of a series says of its arm, training apart."""
-        said: dict[str, Any] = {
+        definition: dict[str, Any] = {
             "kind": self.kind,
             "repeat_frac": self.repeat_frac,
             "pool_size": self.pool_size,
         }
         if not self.parts:
-            return said
-        said["parts"] = [part.definition() for part in self.parts]
-        return said | {"synthetic_share": self.synthetic_share, "generation": self.generation}
+            return definition
+        definition["parts"] = [part.definition() for part in self.parts]
+        return definition | {"synthetic_share": self.synthetic_share, "generation": self.generation}
 
     def n_places(self, batch: int) -> tuple[int, ...]:
         """Places of a batch that each part has."""

@@ -38,9 +38,9 @@ def _sentence(parts: tuple[Part, ...]) -> str:
 
 def _words(part: Part) -> str:
     settings = {name: getattr(part, name) for name in part.settings()}
-    said = {name: _value(name, value) for name, value in settings.items()}
-    said |= {name: _run_name(settings[name]) for name in part.runs}
-    return part.words.format(**said, rest=f"{1 - part.fresh_frac_taken:.0%}")
+    words_of = {name: _value(name, value) for name, value in settings.items()}
+    words_of |= {name: _run_name(settings[name]) for name in part.runs}
+    return part.words.format(**words_of, rest=f"{1 - part.fresh_frac_taken:.0%}")
 
 
 def _value(name: str, value: Any) -> str:

@@ -66,11 +66,11 @@ class Part(Configured):
 
     def definition(self) -> dict[str, Any]:
         """What the manifest of a series says of it."""
-        said = self.values()
+        definition = self.values()
         for setting in fields(self):  # type: ignore[arg-type]
-            if setting.name in self.newer and said[setting.name] == setting.default:
-                del said[setting.name]
-        return {"kind": self.name, **said}
+            if setting.name in self.newer and definition[setting.name] == setting.default:
+                del definition[setting.name]
+        return {"kind": self.name, **definition}
 
     @property
     def fresh_frac_taken(self) -> float:
