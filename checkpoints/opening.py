@@ -16,7 +16,7 @@ from byrote.checkpoints.listing import listed_once
 from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, Gap, series_of, text_of
 from byrote.checkpoints.step_map import OPTION, epochs_of, last_models, places_of, read_step_map, unfinished
-from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.step_names import MixedPartsError, is_results, parse_name, refuse_mixed_parts, step_folders
 
 _GLOB = frozenset("*?[")
 Named = str | Path
@@ -161,9 +161,9 @@ def _refuse_results(path: Path) -> None:
             f"{path} is a table, not a checkpoint",
             help=f"if it holds published scores: byrote import {path} -o results/{path.stem}",
         )
-    inside = path.name in ("units", "arrays") and _is_results(path.parent)
+    inside = path.name in ("units", "arrays") and is_results(path.parent)
     root = path.parent if inside else path
-    runs = [root] if _is_results(root) else []
+    runs = [root] if is_results(root) else []
     if not runs and path.is_dir() and format_at(path) is None:
         runs = _results_in(path) or []
     if runs:
@@ -180,15 +180,11 @@ def _results_in(path: Path, *, deeper: bool = True) -> list[Path] | None:
     found: list[Path] = []
     for child in sorted(path.iterdir()):
         if child.is_dir():
-            inside = [child] if _is_results(child) else _results_in(child, deeper=False) if deeper else None
+            inside = [child] if is_results(child) else _results_in(child, deeper=False) if deeper else None
             if not inside:
                 return None
             found += inside
     return found
-
-
-def _is_results(path: Path) -> bool:
-    return (path / "run.json").is_file() and (path / "units").is_dir()
 
 
 def _measured_at(results: Path) -> str:

@@ -130,12 +130,18 @@ class CheckpointSeries:
             return replace(self, checkpoints=self.checkpoints[index])
         return self.checkpoints[index]
 
+    @property
+    def span(self) -> str:
+        """The steps in words: ``steps 0-1,000``, ``step 5,000`` or ``no steps``."""
+        if len(self) < 2:
+            return f"step {self.steps[0]:,}" if self.checkpoints else "no steps"
+        return f"steps {self.steps[0]:,}-{self.steps[-1]:,}"
+
     def __repr__(self) -> str:
-        span = f"steps {self.steps[0]:,}-{self.steps[-1]:,}" if self.checkpoints else "no steps"
         gaps = f", {len(self.gaps)} that cannot be read (.gaps)" if self.gaps else ""
-        notes = f", {len(self.notes)} notes (.notes)" if self.notes else ""
+        notes = f", {len(self.notes)} note{'s' * (len(self.notes) != 1)} (.notes)" if self.notes else ""
         return (
-            f"CheckpointSeries({self.name!r}: {len(self)} checkpoints, {span}, {self.format}{gaps}{notes}; "
+            f"CheckpointSeries({self.name!r}: {len(self)} checkpoint{'s' * (len(self) != 1)}, {self.span}, {self.format}{gaps}{notes}; "
             f"{text_of(str(self.path))!r})"
         )
 

@@ -105,10 +105,18 @@ def has_too_many_digits(name: str) -> bool:
 
 @cached_listing
 def step_folders(path: Path) -> list[Path]:
-    """Sub-folders named like steps, by name. Bare numbers count only where nothing else does and they hold a model."""
+    """Sub-folders named like steps, by name. Bare numbers count only where nothing else does and they hold a model.
+
+    Results are left out: those of a second training beside the first are called `model-2`, as llm.c calls step 2.
+    """
     named = [(child, parse_name(child.name)) for child in children(path) if child.is_dir()]
-    sure = [child for child, name in named if name and not name.bare]
+    sure = [child for child, name in named if name and not name.bare and not is_results(child)]
     return sure or [child for child, name in named if name and _holds_model(child)]
+
+
+def is_results(path: Path) -> bool:
+    """Whether a folder holds the results of a run."""
+    return (path / "run.json").is_file() and (path / "units").is_dir()
 
 
 def refuse_mixed_parts(names: Iterable[str], *, where: str) -> None:

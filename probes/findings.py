@@ -200,8 +200,9 @@ def at_end(results: Table) -> Iterator[str]:
     step = results.usable_steps[-1]
     verdicts = verdict_table(results)
     if step in verdicts.index and not verdicts.loc[step].isna().all():
-        yield induction(results.run, onset(results))
-        yield _called_heads(results, step, verdicts.loc[step])
+        if (found := onset(results)).only_step is None:  # of a single step the next line says all
+            yield induction(results.run, found)
+        yield called(results, step)
         yield from _not_called(results, step)
     looking = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN)
     if not looking.empty:
@@ -256,7 +257,9 @@ def left_out(found: Mapping[int, str]) -> list[str]:
     return [f"lint leaves out {steps_in_words(sorted(steps))}: {why}" for why, steps in reasons.items()]
 
 
-def _called_heads(results: Table, step: int, verdicts: pd.Series) -> str:
+def called(results: Table, step: int) -> str:
+    """The induction heads of a run at a step where the verdict was measured, the one that matches prefixes best first."""
+    verdicts = verdict_table(results).loc[step]
     heads = heads_above(results, "prefix_matching", step, threshold=float("-inf"))
     found = heads[heads["label"].isin(verdicts.index[is_called(verdicts.to_numpy())])]
     if found.empty:
@@ -333,7 +336,7 @@ def _with_intervals(heads: pd.DataFrame) -> str:
     return listed([f"{row.label} {interval(row.value, row.lo, row.hi)}" for row in rows], most=_HEADS_LISTED)
 
 
-UNLIKE = "such tokens are unlike what the model learned"
+UNLIKE = "such tokens are unlike what the model learned, or it has learned little yet"
 """Why a model may predict random tokens worse than guessing does, and no damage need be."""
 
 
@@ -342,7 +345,7 @@ def _repeat_loss(results: Table, step: int) -> Iterator[str]:
     if any(part.empty or not part["valid"].all() for part in parts):
         return
     first, later = (next(part.itertuples(index=False)) for part in parts)
-    worse = f": worse than guessing, since {UNLIKE}" if later.lo > later.chance else ""
+    worse = f": worse than guessing, since {UNLIKE}" if later.lo > later.chance + SMALLEST else ""
     yield (
         f"loss on repeated random tokens: {interval(later.value, later.lo, later.hi)} nats after the first block "
         f"({point(first.value, first.lo, first.hi)} on it, chance {chance_number(later.chance)}){worse}"

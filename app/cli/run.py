@@ -379,7 +379,7 @@ def _dry_run(session: Session, opened: options.Opened, config: SweepConfig, into
     for series in opened.series:
         plan = preview(series, config, out=into.out, fresh=into.fresh)
         session.data(
-            f"{plan.path}: {counted(len(series), 'checkpoint')} (steps {series.steps[0]:,}-{series.steps[-1]:,}), "
+            f"{plan.path}: {counted(len(series), 'checkpoint')} ({series.span}), "
             f"{counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
             f"{counted(plan.forward_passes, 'forward pass')}"
         )

@@ -69,8 +69,7 @@ def _say_damage(session: Session, series: CheckpointSeries) -> bool:
 
 def _title(series: CheckpointSeries) -> str:
     gaps = f", {counted(len(series.gaps), 'gap')}" if series.gaps else ""
-    span = f"steps {series.steps[0]:,}-{series.steps[-1]:,}"
-    return f"{series.name}: {counted(len(series), 'checkpoint')}, {span}{gaps}"
+    return f"{series.name}: {counted(len(series), 'checkpoint')}, {series.span}{gaps}"
 
 
 def _rows(series: CheckpointSeries) -> Iterator[Row]:

@@ -178,8 +178,12 @@ def _event_rows(results: Results, probes: tuple[str, ...]) -> list[Row]:
 def _introduced(results: Results, rows: Sequence[Row], step: int) -> Iterator[str]:
     """What the strongest head of each metric is, by its strongest verdict; heads of no role are not spoken of."""
     from byrote.interp.axes import head_label
+    from byrote.probes.findings import called
     from byrote.probes.head_roles import NONE, introduce, roles
 
+    verdicts = [row["value"] for row in rows if (row["probe"], row["metric"]) == ("induction", "verdict")]
+    if verdicts and not any(verdicts):
+        yield f"{called(results, step)}."
     known = {head_label(*head): head for head, role in roles(results, step).items() if role != NONE}
     for label in dict.fromkeys(row["head"] for row in rows if row["rank"] == 1):
         if label in known:
@@ -264,12 +268,17 @@ def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterat
     for info in {info.name: info for info in shown if info.settings or info.words}.values():
         rows = [(name, results.select(info.name, name, step=step)) for name in (*info.words, *info.settings)]
         found = [
-            f"{name} {info.word_of(name, row['value'].iloc[0]) or number(row['value'].iloc[0])}"
+            f"{name} {info.word_of(name, row['value'].iloc[0]) or _setting(row['value'].iloc[0])}"
             for name, row in rows
             if len(row) == 1 and row["valid"].all()
         ]
         if found:
             yield f"{info.name}: {', '.join(found)}"
+
+
+def _setting(value: float) -> str:
+    """A number of heads, copies or positions as one, any other as a measured number."""
+    return count(value) if float(value).is_integer() else number(value)
 
 
 def _said_together(missing: Sequence[Row]) -> Iterator[str]:

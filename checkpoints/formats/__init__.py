@@ -7,8 +7,10 @@ test. An installed package adds one by an entry point of the group `byrote.forma
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,11 @@ from byrote.checkpoints.formats import (
 )
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.weight_files import links_out
-from byrote.checkpoints.listing import cached_listing
+from byrote.checkpoints.listing import cached_listing, children
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
 GROUP = "byrote.formats"
+_DEEPER_LEVELS, _DEEPER_FOLDERS = 3, 200  # how far below a folder without checkpoints they are looked for
 # Order matters: the first that takes a path for its own reads it.
 _OWN = (
     lab,
@@ -114,10 +117,29 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
         )
     names = sorted(p.name for p in path.iterdir())
     shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing: the folder is empty"
+    reads = f"byrote reads {', '.join(f.reads for f in formats().values() if f.reads)}"
+    deeper = _deeper(path)
     raise CheckpointError(
         f"no checkpoints found in {path} (it holds {shown})",
-        help=f"byrote reads {', '.join(f.reads for f in formats().values() if f.reads)}",
+        help=f"there are some in {deeper}: name that folder" if deeper else reads,
     )
+
+
+def _deeper(path: Path) -> Path | None:
+    """The nearest folder inside that holds checkpoints; None where none of the first folders does."""
+    level = [path]
+    for _ in range(_DEEPER_LEVELS):
+        level = list(islice((child for folder in level for child in _folders(folder)), _DEEPER_FOLDERS))
+        if (found := next((child for child in level if format_at(child)), None)) is not None:
+            return found
+    return None
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder that are neither hidden nor links; none where it cannot be listed."""
+    with suppress(OSError):
+        return [c for c in children(path) if c.is_dir() and not c.is_symlink() and not c.name.startswith(".")]
+    return []
 
 
 def _taken(format: Format, options: dict[str, Any]) -> dict[str, Any]:

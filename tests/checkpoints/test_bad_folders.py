@@ -44,6 +44,19 @@ def test_folders_that_hold_nothing_of_ours(tmp_path):
     assert "(it holds a.txt, b.txt, c.txt, d.txt, e.txt, f.txt, ...)" in refused(tmp_path).message
 
 
+def test_checkpoints_deeper_down_are_named(hf_series, tmp_path):
+    hf_series("gpt2", 1, folder="logs/version_0/run", **SMALL)
+    error = refused(tmp_path)
+    assert error.help == f"there are some in {tmp_path / 'logs/version_0/run'}: name that folder"
+
+
+def test_results_of_a_second_training_are_not_step_2(tmp_path):
+    for name in ("model", "model-2"):
+        (tmp_path / "results" / name / "units").mkdir(parents=True)
+        (tmp_path / "results" / name / "run.json").write_text("{}")
+    assert refused(tmp_path).message == f"{tmp_path} holds results, not checkpoints"
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "nul\0byte"])
 def test_names_no_file_system_takes(tmp_path, name):
     refused(tmp_path / name)
