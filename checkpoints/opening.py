@@ -16,7 +16,13 @@ from byrote.checkpoints.listing import listed_once
 from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, Gap, series_of, text_of
 from byrote.checkpoints.step_map import OPTION, epochs_of, last_models, places_of, read_step_map, unfinished
-from byrote.checkpoints.step_names import MixedPartsError, is_results, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.step_names import (
+    MixedPartsError,
+    is_results,
+    parse_name,
+    refuse_mixed_parts,
+    step_folders,
+)
 
 _GLOB = frozenset("*?[")
 Named = str | Path
