@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from byrote.dashboard.components.base import show as show_component
-from byrote.dashboard.page import Drawing, View
+from byrote.dashboard.page import Drawing, View, detail
 from byrote.dashboard.play import play_html
 from byrote.dashboard.query_params import State, link
 from byrote.probes.csv_text import csv_frame
@@ -58,23 +58,18 @@ def address(view: View) -> str:
     return f"{root}/{path}?{urlencode(link(view.state))}"
 
 
-_OPEN = "byrote_export_of"
-
-
-@st.fragment
 def menu(view: View, page: Drawing) -> None:
-    """Opens the downloads over the page, where a page that still grows cannot move them out of the window."""
-    if st.button("Export", icon=":material/download:", key="export"):
-        st.session_state[_OPEN] = view.page.name
-    if st.session_state.get(_OPEN) == view.page.name:  # stays open when new results draw the page again
-        _downloads(view, page)
+    """The page, its tables, figures, link and lines, to take along."""
+    share(view)
+    _button("Export", lambda: _downloads(view, page), icon="download", wide=False)
+    _button("Reproduce", lambda: _reproduce(view), icon="terminal")
+    _button("Provenance", lambda: _provenance(view), icon="fact_check")
 
 
-def _closed() -> None:
-    st.session_state.pop(_OPEN, None)
+def _button(label: str, draw: Callable[[], None], *, icon: str, wide: bool = True) -> None:
+    detail(label, draw, icon=f":material/{icon}:", key=label.lower(), quiet=False, wide=wide)
 
 
-@st.dialog("Export", on_dismiss=_closed)
 def _downloads(view: View, page: Drawing) -> None:
     """The downloads, each made when it is clicked."""
     stem = page.stem
@@ -99,20 +94,18 @@ def _downloads(view: View, page: Drawing) -> None:
     _png(view, page)
 
 
-def reproduce(view: View) -> None:
+def _reproduce(view: View) -> None:
     """The command and the notebook lines behind what is on screen."""
-    with st.popover("Reproduce", icon=":material/terminal:", key="reproduce"):
-        st.caption("In a shell")
-        st.code("\n".join(shell_lines(view)), language="sh", wrap_lines=True)
-        st.caption("In a notebook")
-        st.code("\n".join(notebook_lines(view)), language="python", wrap_lines=True)
+    st.caption("In a shell")
+    st.code("\n".join(shell_lines(view)), language="sh", wrap_lines=True)
+    st.caption("In a notebook")
+    st.code("\n".join(notebook_lines(view)), language="python", wrap_lines=True)
 
 
-def provenance(view: View) -> None:
+def _provenance(view: View) -> None:
     """Under which conditions the numbers were measured."""
-    with st.popover("Provenance", icon=":material/fact_check:", key="provenance"):
-        rows = list(provenance_facts(view).items())
-        st.markdown("\n".join(f"- {literal(name)}: {literal(value, limit=400)}" for name, value in rows))
+    rows = list(provenance_facts(view).items())
+    st.markdown("\n".join(f"- {literal(name)}: {literal(value, limit=400)}" for name, value in rows))
 
 
 def provenance_facts(view: View) -> dict[str, str]:

@@ -249,7 +249,7 @@ def theme() -> dict[str, Any]:
         options[f"theme.{name}.sidebar.backgroundColor"] = paint["void"]
         options[f"theme.{name}.sidebar.secondaryBackgroundColor"] = paint["paper"]
     return options | {
-        "theme.headingFontSizes": ["1.65rem", "1.3rem", "1.15rem"],
+        "theme.headingFontSizes": ["1.65rem", "1.15rem", "1.15rem"],
         "theme.metricValueFontSize": "1.6rem",
         "theme.baseRadius": "6px",
         "theme.showWidgetBorder": True,

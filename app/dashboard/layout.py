@@ -19,7 +19,19 @@ from PIL import Image
 
 from byrote.dashboard import export
 from byrote.dashboard.library import DIRECTORY_VARIABLE, Library, look
-from byrote.dashboard.page import Drawing, View, bound, chip, go, look_around, opened_paths, panel, problem
+from byrote.dashboard.page import (
+    Drawing,
+    View,
+    bound,
+    chip,
+    detail,
+    go,
+    look_around,
+    opened_paths,
+    panel,
+    problem,
+    reasons,
+)
 from byrote.dashboard.query_params import MAX_PINS, head_names, link
 from byrote.dashboard.views import PAGES
 from byrote.probes.findings import imported
@@ -161,8 +173,7 @@ def example(view: View) -> None:
             "These runs come with byrote as an example: one seed of each arm of the demo. Half of the data is the same in "
             "all four; the other half is fresh, left out, repeated, or written by a model."
         )
-        with st.popover("Measure my own", icon=":material/terminal:", key="begin", type="tertiary"):
-            _how_to_begin()
+        detail("Measure my own", _how_to_begin, icon=":material/terminal:", key="begin")
 
 
 def which(view: View) -> None:
@@ -198,10 +209,7 @@ def foot(view: View, drawing: Drawing) -> None:
     """Share, export, reproduce and provenance, at the end of every page."""
     st.space("small")
     with st.container(horizontal=True, key="foot"):
-        export.share(view)
         export.menu(view, drawing)
-        export.reproduce(view)
-        export.provenance(view)
 
 
 def _menu(pages: Mapping[str, Any], params: Mapping[str, str]) -> None:
@@ -275,16 +283,10 @@ def _status(view: View) -> None:
     if run.meta.get("status") in ("running", "interrupted"):
         parts.append(str(run.meta["status"]))
     st.caption(" · ".join(parts))
-    _why(f"{counted(len(run.gaps), 'gap')}: why?", _gap_lines(run), key="why_gaps")
-    _why(f"{counted(len(run.left_out), 'step')} left out by lint: why?", _lint_lines(run), key="why_lint")
+    reasons(f"{counted(len(run.gaps), 'gap')}: why?", _gap_lines(run), key="why_gaps")
+    reasons(f"{counted(len(run.left_out), 'step')} left out by lint: why?", _lint_lines(run), key="why_lint")
     broken = [f"{b.path.name}: {b.reason}. {b.help}" for b in view.library.broken]
-    _why(f"{counted(len(broken), 'folder')} cannot be read: why?", broken, key="why_broken")
-
-
-def _why(label: str, lines: list[str], *, key: str) -> None:
-    if lines:
-        with st.popover(label, icon=":material/info:", key=key, type="tertiary"):
-            st.markdown("\n".join(f"- {literal(line, limit=500)}" for line in lines[:50]))
+    reasons(f"{counted(len(broken), 'folder')} cannot be read: why?", broken, key="why_broken")
 
 
 def _gap_lines(run: Results) -> list[str]:

@@ -236,14 +236,56 @@ def nothing(message: str, help: str = "") -> None:
             st.caption(literal(help, limit=400))
 
 
+_OPEN = "byrote_open"
+
+
+@st.fragment
+def detail(
+    label: str, draw: Callable[[], Any], *, icon: str, key: str, quiet: bool = True, wide: bool = True
+) -> None:
+    """A button that opens something over the page: made when it is opened, and never outside the window.
+
+    A popover hangs below its button, which leaves the window while the page above it still grows.
+
+    Args:
+        label: what the button says, and the title above what it opens.
+        draw: puts that on the screen.
+        icon: a Material symbol.
+        key: of the button; unique on the page.
+        quiet: whether the button looks like a link.
+        wide: whether there is text or code to read.
+    """
+    this = (st.context.url, key)  # what is open on one page is not open on the next one
+    if st.button(label, icon=icon, key=key, type="tertiary" if quiet else "secondary"):
+        st.session_state[_OPEN] = this
+    if st.session_state.get(_OPEN) == this:  # stays open when new results draw the page again
+        st.dialog(label, width="medium" if wide else "small", on_dismiss=_closed)(draw)()
+
+
+def _closed() -> None:
+    st.session_state.pop(_OPEN, None)
+
+
+MAX_REASONS = 60
+
+
+def reasons(label: str, lines: Sequence[str], *, key: str) -> None:
+    """Why something is missing, one click away; nothing where nothing is."""
+    if lines:
+        rows = [f"- {literal(line, limit=500)}" for line in lines[:MAX_REASONS]]
+        more = [f"- and {n:,} more"] if (n := len(lines) - MAX_REASONS) > 0 else []
+        detail(label, lambda: st.markdown("\n".join(rows + more)), icon=":material/info:", key=key)
+
+
+FEW_CARDS = 2
+
+
 def how_computed(probes: Sequence[str], *, label: str = "How is this computed?", key: str) -> None:
     """The catalogue cards of these probes, one click away."""
     known = [name for name in dict.fromkeys(probes) if name in REGISTRY]
     if not known:
         return
-    with st.popover(label, icon=":material/help:", key=key, type="tertiary"):
-        for name in known:
-            one_card(name)
+    detail(label, lambda: _cards(known), icon=":material/help:", key=key)
 
 
 @lru_cache(maxsize=128)
@@ -251,10 +293,22 @@ def _card(name: str) -> Card:
     return card(REGISTRY[name])
 
 
-def one_card(name: str) -> None:
+def _cards(names: Sequence[str]) -> None:
+    """Cards of a few probes; of many their names, each of which opens."""
+    for name in names:
+        title = sentence_case(probe_name(name))
+        if len(names) > FEW_CARDS:
+            with st.expander(title):
+                _one_card(name)
+        else:
+            st.markdown(f"**{literal(title)}**")
+            _one_card(name)
+
+
+def _one_card(name: str) -> None:
     """One probe's card: what, how, in which unit, against what chance, from which source."""
     shown = _card(name)
-    st.markdown(f"**{literal(sentence_case(probe_name(name)))}**  \n{literal(shown.summary, limit=1000)}")
+    st.markdown(literal(shown.summary, limit=1000))
     facts = {k: v for k, v in shown.facts.items() if k not in ("kind", "version", "measured")}
     st.markdown("\n".join(f"- **{literal(k)}**: {literal(v, limit=1500)}" for k, v in facts.items()))
     st.markdown(

@@ -112,7 +112,7 @@ class Grid {
       const grid = element("div", { class: "cells", role: "grid", "aria-rowcount": data.layers + 1, "aria-colcount": data.heads + 1 });
       grid.style.gridTemplateColumns = `34px repeat(${data.heads}, var(--cell-width))`;
       const cells = [], rows = [], columns = [];
-      const top = element("div", { class: "row", role: "row" }, element("div", { class: "name top corner", role: "columnheader", "aria-label": "layer" }));
+      const top = element("div", { class: "row", role: "row" }, element("div", { class: "name top corner", role: "columnheader", text: "layer" }));
       for (let h = 0; h < data.heads; h++) columns.push(element("div", { class: "name top", role: "columnheader", "aria-label": `head ${h}` }));
       top.append(...columns);
       grid.append(top);

@@ -28,6 +28,7 @@ from byrote.dashboard.page import (
     nothing,
     panel,
     problem,
+    reasons,
     run_chip,
 )
 from byrote.dashboard.views.trajectory import grids
@@ -210,7 +211,7 @@ def _arms(view: View, base: Results, page: Drawing) -> None:
     try:
         if not figure_cache.arms_of(view.run, base, runs):
             return
-        st.subheader("Arm against arm, over the seeds", anchor=False)
+        st.header("Arm against arm, over the seeds", anchor=False)
         with st.spinner("Comparing every seed…", show_time=False):
             found = figure_cache.group_comparison_of(view.run, base, runs, align=view.state.align)
     except ByroteError as error:
@@ -261,14 +262,8 @@ def arms_frame(found: GroupComparison) -> pd.DataFrame:
 
 def _notes(comparison: Comparison) -> None:
     """What could not be compared, one click away."""
-    if comparison.notes:
-        with st.popover(
-            f"{counted(len(comparison.notes), 'measure')} not compared, or only in part: why?",
-            icon=":material/info:",
-            type="tertiary",
-            key="notes",
-        ):
-            st.markdown("\n".join(f"- {literal(note, limit=300)}" for note in comparison.notes[:60]))
+    label = f"{counted(len(comparison.notes), 'measure')} not compared, or only in part: why?"
+    reasons(label, comparison.notes, key="notes")
 
 
 def _compared(view: View, page: Drawing) -> Comparison | None:
@@ -328,7 +323,7 @@ def _grids(view: View) -> None:
 
 
 def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
-    st.subheader("Heads lost, gained and retained", anchor=False)
+    st.header("Heads lost, gained and retained", anchor=False)
     assert view.base is not None
     frame = turnover_frame(
         view.run,
@@ -347,7 +342,7 @@ def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
 
 
 def _measures(view: View, base: Results, page: Drawing, comparison: Comparison) -> None:
-    st.subheader("Every measure", anchor=False)
+    st.header("Every measure", anchor=False)
     page.table(
         differences_frame(comparison, head=view.state.head), "differences",
         caption=f"{comparison.b} minus {comparison.a}, not tested: imported scores have no samples." if comparison.untested else

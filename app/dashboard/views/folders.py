@@ -30,7 +30,7 @@ _VERIFIED, _REMOVING, _NOTICE, _FAILED = (
 
 def results(view: View, page: Drawing) -> None:
     """The table of results folders, and what can be done with one of them."""
-    st.subheader("Results", anchor=False)
+    st.header("Results", anchor=False)
     page.table(
         results_frame(view), "results", caption="Every results folder here.", height="content",
         column_config={"numbers": st.column_config.NumberColumn(format="localized")},

@@ -99,7 +99,7 @@ def pinned_beside(state: State) -> tuple[str, ...]:
 
 
 def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
-    st.subheader("Everything measured about this head", anchor=False)
+    st.header("Everything measured about this head", anchor=False)
     state = view.state
     frame = scores_frame(view.run, state.head, step=state.step, beside=beside)
     if frame.empty:
@@ -242,7 +242,7 @@ def rows_by_metric(run: Results, step: int) -> dict[tuple[str, str], MetricRows]
 
 
 def _offsets(view: View, page: Drawing) -> None:
-    st.subheader("How far back it attends", anchor=False)
+    st.header("How far back it attends", anchor=False)
     run, state = view.run, view.state
     if run.kinds.get(("offset_profile", "profile")) != "head curve":
         nothing("The offset profile was not measured.", measuring("offset_profile"))

@@ -26,6 +26,7 @@ from byrote.dashboard.page import (
     View,
     bound,
     chosen,
+    detail,
     follow,
     go,
     how_computed,
@@ -105,7 +106,7 @@ class Shown:
 def draw(view: View, page: Drawing) -> None:
     """A text of one's own or a saved one: its tokens, the matrix, and what the head writes."""
     state, run = view.state, view.run
-    st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
+    st.header(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
     own = ask(view)
     if own is not None:
         over = tuple(own.over.files.items())
@@ -241,7 +242,7 @@ def _beside(view: View, shown: Shown) -> Shown | None:
 def _over_steps(view: View, page: Drawing, shown: Shown, at: int, base: Shown | None) -> None:
     """How the attention to the expected target changed, where it is stored at several steps."""
     stored = [s for s in shown.run.all_steps if attention_file(shown.run.path, s).is_file()]
-    st.subheader("Over training", anchor=False)
+    st.header("Over training", anchor=False)
     if shown.over and len(shown.over) < 2:
         nothing("This text was measured at this step only.", "Measure over steps, above, adds others.")
         return
@@ -260,7 +261,7 @@ def _sheet(view: View, shown: Shown) -> None:
     n_layers, n_heads = view.run.shape
     few = n_layers * n_heads <= MAX_HEADS
     heads = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    st.subheader("All heads on this text", anchor=False)
+    st.header("All heads on this text", anchor=False)
     if not few:
         state = view.state
         ranked = view.run.cube(state.probe, state.metric).ranked(state.step) or heads
@@ -346,7 +347,7 @@ not in these numbers. Saved to three digits, 5 tokens either way."""
 def _draw_writes(view: View, page: Drawing, shown: Shown, at: int) -> None:
     """The table for the selected token, else for the one that is shown at first."""
     text, file, masked = shown.text, shown.file, shown.masked
-    st.subheader("What it writes", anchor=False)
+    st.header("What it writes", anchor=False)
     if reason := unwritten(file):
         nothing(
             "The tokens this head raises and lowers are not known here.", f"{reason[:1].upper()}{reason[1:]}."
@@ -371,8 +372,12 @@ def _draw_writes(view: View, page: Drawing, shown: Shown, at: int) -> None:
         caption=f"{where}: the tokens it raises and lowers most by itself, in logits against the mean token.{hint}",
         column_config={name: st.column_config.TextColumn(name, width="small") for name in frame.columns},
     )
-    with st.popover("How is this computed?", icon=":material/help:", key="how_writes", type="tertiary"):
-        st.text(" ".join(_HOW.split()))
+    detail(
+        "How is this computed?",
+        lambda: st.text(" ".join(_HOW.split())),
+        icon=":material/help:",
+        key="how_writes",
+    )
 
 
 def position(selected: int | None, repeats: Repeats, pattern: Float[np.ndarray, "query_pos key_pos"]) -> int:

@@ -154,7 +154,7 @@ def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
 
 
 def _flow(run: Results, page: Drawing) -> None:
-    st.subheader("Memorised, retained, forgotten", anchor=False)
+    st.header("Memorised, retained, forgotten", anchor=False)
     if not run.has("exact_match", "completed") or not points(run, "exact_match", "completed"):
         nothing("Members were not measured in this run.", _measuring(run, "exact_match"))
         return
@@ -171,7 +171,7 @@ def _flow(run: Results, page: Drawing) -> None:
 
 
 def _shares(run: Results, page: Drawing, *, step: int) -> None:
-    st.subheader("Recalled or copied, by place", anchor=False)
+    st.header("Recalled or copied, by place", anchor=False)
     rows = run.rows("recall_vs_copy", "recall_at")
     if rows.empty or not rows[(rows["step"] == step)]["valid"].any():
         nothing("Recall and copying were not distinguished here.", _measuring(run, "recall_vs_copy"))
@@ -184,7 +184,7 @@ def _passages(view: View, run: Results, *, step: int) -> None:
     found = passages(run, step)
     if not found:
         return
-    st.subheader("A training sequence, token by token", anchor=False)
+    st.header("A training sequence, token by token", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom", key="passage_controls"):
         at = min(view.state.passage, len(found) - 1)
         st.selectbox(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import streamlit as st
 
 from byrote.dashboard import jobs, text_requests
-from byrote.dashboard.page import View, go, panel
+from byrote.dashboard.page import View, detail, go, panel
 from byrote.dashboard.text_requests import Cost, OverSteps, Request
 from byrote.probes.attention import StoredText, unwritten
 from byrote.probes.wording import counted, duration, literal, mid_sentence, size, step_number
@@ -146,8 +146,13 @@ def _in_a_notebook(view: View, request: Request, over: OverSteps, text: str | No
     lines = notebook_lines(
         view, request.texts()[0], text, writes=not unwritten(request.file), steps=[*over.files]
     )
-    with st.popover("The same in a notebook", icon=":material/terminal:", key="own_lines", type="tertiary"):
-        st.code("\n".join(lines), language="python", wrap_lines=True)
+    code = "\n".join(lines)
+    detail(
+        "The same in a notebook",
+        lambda: st.code(code, language="python", wrap_lines=True),
+        icon=":material/terminal:",
+        key="own_lines",
+    )
 
 
 def notebook_lines(

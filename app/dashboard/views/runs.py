@@ -60,7 +60,7 @@ def results_root(library: Library) -> Path:
 
 def _new_and_old_jobs(library: Library) -> None:
     root = results_root(library)
-    st.subheader("Measure", anchor=False)
+    st.header("Measure", anchor=False)
     with panel("the new job"):
         _new(root)
     _watch(root)
@@ -114,7 +114,7 @@ def measuring_task(path: str, probes: list[str], *, keep_attention: bool, out: P
 @st.fragment(run_every=WATCH_EVERY_S)
 def _watch(root: Path) -> None:
     """The jobs, looked at again every second."""
-    st.subheader("Jobs", anchor=False)
+    st.header("Jobs", anchor=False)
     with panel("the jobs"):
         _jobs(root)
 
@@ -205,7 +205,7 @@ def progress_words(event: Mapping[str, Any], *, running: bool) -> str:
 
 
 def _report(view: View) -> None:
-    st.subheader("Report", anchor=False)
+    st.header("Report", anchor=False)
     names = list(view.library.runs)
     with st.container(horizontal=True, vertical_alignment="bottom", key="report_controls"):
         chosen = st.multiselect(

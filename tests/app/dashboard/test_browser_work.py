@@ -89,4 +89,4 @@ def test_attention_on_a_text_of_ones_own(browser, results):
         here.find(".st-key-figure_attention_steps .main-svg").first.wait_for(timeout=MINUTE_MS)
         here.find(".st-key-own_step button").filter(has_text="0").click()
         here.until_address(step="0")
-        here.says("[data-testid=stMain] h3", "Attention of L1H3 at step 0")
+        here.says("[data-testid=stMain] h2", "Attention of L1H3 at step 0")

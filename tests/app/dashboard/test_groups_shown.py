@@ -203,7 +203,7 @@ def test_the_compare_page_shows_every_seed(seeds, open_page):
     shown = " ".join(one.value.replace("\\", "") for one in page.markdown)
     assert seed_tally(found).replace("A", "unique").split(",")[0] in shown
     assert "seed 0 never" in shown and "2 of 2 seeds of unique" in shown
-    assert "Arm against arm, over the seeds" in [one.value for one in page.subheader]
+    assert "Arm against arm, over the seeds" in [one.value for one in page.header]
 
 
 def test_heads_of_other_seeds_are_not_drawn_beside_each_other(seeds, open_page):

@@ -27,7 +27,7 @@ EVIL = ["<script>alert(1)</script>", " a\u202eb", "](javascript:alert(1))", "$x$
 
 
 def said(at) -> str:
-    kinds = ("title", "subheader", "markdown", "caption", "error", "code", "text")
+    kinds = ("title", "header", "markdown", "caption", "error", "code", "text")
     return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind)).replace("\\", "")
 
 
@@ -110,7 +110,7 @@ def test_hostile_tokens_are_only_text(open_page, tmp_path):
     for q in range(len(EVIL)):
         at = open_page("head", tmp_path, step=40, head="L1H2", q=q)
         assert not at.exception
-        for kind in ("markdown", "caption", "subheader"):
+        for kind in ("markdown", "caption", "header"):
             for element in getattr(at, kind):
                 unescaped = re.sub(r"\\[^\w\s]", "", element.value)
                 for live in ("<script", "](javascript", "$x", ":red["):

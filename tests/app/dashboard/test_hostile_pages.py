@@ -18,10 +18,14 @@ EVIL = "<img src=x onerror=alert(1)>![](http://evil.example/x.png)[a](javascript
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_hostile_run_name_is_only_text(open_page, tmp_path, page):
-    write_results(tmp_path, EVIL, rising(), folder="evil")
+    gap = {"step": 30, "path": "step_30", "reason": EVIL, "help": EVIL}
+    write_results(tmp_path, EVIL, rising(), folder="evil", gaps=[gap])
     at = open_page(page, tmp_path)
+    if key := {"overview": "why_gaps", "runs": "provenance"}.get(page):
+        at.button(key=key).click().run()
+        assert "evil" in at.markdown[-1].value
     assert not at.exception
-    for kind in ("title", "markdown", "caption", "subheader", "error"):
+    for kind in ("title", "markdown", "caption", "header", "error"):
         for element in getattr(at, kind):
             unescaped = re.sub(r"\\[^\w\s]", "", str(element.value))
             for live in ("![", "](javascript", "](http", "<img", ":red", "$x"):

@@ -329,6 +329,7 @@ def test_the_page_asks_waits_and_shows(place, open_page, lab_series, tmp_path, r
         assert not at.exception and not at.error
     shown = json.loads(next(c.proto.json for c in at.get("bidi_component") if "codes" in c.proto.json))
     assert shown["tokens"] == IDS.split()
+    at.button(key="own_lines").click().run()
     lines = next(c.value for c in at.code if "capture(" in c.value)
     scope: dict = {}
     *before, last = lines.splitlines()

@@ -33,8 +33,15 @@ TITLES = {
 
 def words(at) -> str:
     """Everything written on the page, escapes undone."""
-    kinds = ("title", "subheader", "markdown", "caption", "error", "code", "text")
+    kinds = ("title", "header", "markdown", "caption", "error", "code", "text")
     return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind)).replace("\\", "")
+
+
+def opened(at, key: str) -> str:
+    """The same with what a button opens over the page."""
+    at.button(key=key).click().run()
+    assert not at.exception
+    return words(at)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -67,14 +74,14 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
     at = open_page(page, tmp_path / "results")
     assert not at.exception
     assert not at.error
-    said = words(at)
-    assert f"Nothing has been measured in {tmp_path / 'results'} yet" in said
-    assert "byrote run path/to/checkpoints -o results" in said
-    assert "make demo" in said
+    assert f"Nothing has been measured in {tmp_path / 'results'} yet" in words(at)
     state = at.session_state["byrote_state"]
     assert (state.run, state.base, state.step) == ("unique-d32-seed0", "repeated-d32-seed0", 625)
     beside = 2 if page == "head" else 0  # the baseline's attention, and that over the steps
     assert len(at.get("plotly_chart")) == len(PAGES[page].figures) + beside
+    said = opened(at, "begin")
+    assert "byrote run path/to/checkpoints -o results" in said
+    assert "make demo" in said
 
 
 def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
@@ -99,8 +106,8 @@ def test_a_broken_folder_is_named_and_the_rest_works(open_page, with_broken, pag
     at = open_page(page, with_broken, run="unique", step=40)
     assert not at.exception
     assert at.session_state["byrote_state"].run == "unique"
-    assert "torn" in words(at)
-    assert "cannot be read" in words(at)
+    assert "cannot be read" in at.button(key="why_broken").label
+    assert "torn" in opened(at, "why_broken")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -185,10 +192,11 @@ def test_gaps_and_lint_are_one_click_away(open_page, tmp_path):
     lint = {"facts": [], "left_out": {"20": "same weights as step 10"}}
     write_results(tmp_path, "doubtful", rising(), gaps=[gap], lint=lint)
     at = open_page("trajectory", tmp_path, step=20)
-    said = words(at)
-    assert "step 30: the file is truncated (copy it again)" in said
-    assert "step 20: same weights as step 10" in said
-    assert "left out by lint: same weights as step 10" in said
+    assert "left out by lint: same weights as step 10" in words(at)
+    assert "step 30: the file is truncated (copy it again)" not in words(at)  # made when it is opened
+    assert "step 30: the file is truncated (copy it again)" in opened(at, "why_gaps")
+    at = open_page("trajectory", tmp_path, step=20)
+    assert "step 20: same weights as step 10" in opened(at, "why_lint")
     at = open_page("trajectory", tmp_path, step=30)
     assert "could not be measured: the file is truncated" in words(at)
 
