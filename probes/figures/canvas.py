@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.figures.svg_room import beside
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, THEMES, paint, recolour, template
 from byrote.probes.wording import clean, interval
 
 WIDTHS = ("full", "page", "half")
-# 480 pixels, the least that a page gives a figure, in its fonts
-TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 50, 68, 15
-MAX_TICKS_IN_HALF = 6
+LEAST_PX = 480  # that a page gives a figure
+TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 50, 68, 15  # of those, in its fonts
 SEE_THROUGH = "rgba(0,0,0,0)"
 Trace = dict[str, Any]
 NUMBERS = ("value", "lo", "hi", "chance", "n", "reason")
@@ -40,8 +41,7 @@ class Look:
     Attributes:
         theme: "light" or "dark".
         width: "full" for notebooks and reports. "page" for a web page as narrow as a phone: the title is broken into
-            lines and the page's own ground shows. "half" for half of such a page: also level tick labels, as many
-            as fit.
+            lines, the page's own ground shows, and tick labels are level, as many as fit. "half" for half of such a page.
 
     Raises:
         ByroteError: there is no such theme or width.
@@ -182,8 +182,7 @@ def finish(
         title, subtitle, height, top = "<br>".join(lines), "<br>".join(below), height + extra, top + extra
         ground = fig.layout.plot_bgcolor or SEE_THROUGH  # grids keep the ground that marks empty cells
         fig.update_layout(paper_bgcolor=SEE_THROUGH, plot_bgcolor=ground)
-    if look.width == "half":
-        _level_ticks(fig)
+        _level_ticks(fig, LEAST_PX - canvas.left_px - canvas.right_px)
     below_title = {"text": subtitle, "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")}}
     frame = {
         "template": template(),
@@ -237,17 +236,22 @@ def _lines(text: str, most: int, *, at: str) -> list[str]:
     return lines
 
 
-def _level_ticks(fig: Figure) -> None:
-    """Level labels on the x axis, as many as fit half a page, the first and the last among them."""
-    ticks = fig.layout.xaxis.tickvals
-    if ticks is not None and len(ticks) > MAX_TICKS_IN_HALF:
-        every = -(-len(ticks) // (MAX_TICKS_IN_HALF - 1))
-        kept = sorted({*range(0, len(ticks) - 1, every), len(ticks) - 1})
-        if len(kept) > 2 and kept[-1] - kept[-2] < every:
-            kept.pop(-2)
-        words = fig.layout.xaxis.ticktext
-        fig.update_xaxes(tickvals=[ticks[i] for i in kept], ticktext=[words[i] for i in kept])
-    fig.update_xaxes(tickangle=0)
+def _level_ticks(fig: Figure, room_px: float) -> None:
+    """Level labels on the x axes; of those that would touch in so wide a plot only some, the first and the last among them."""
+    for axis in fig.select_xaxes():
+        if axis.tickvals is not None and axis.ticktext is not None and axis.range is not None:
+            lo, hi = axis.range
+            share = (axis.domain[1] - axis.domain[0] if axis.domain else 1.0) / ((hi - lo) or 1.0)
+            at = [math.log10(value) if axis.type == "log" else value for value in axis.tickvals]
+            labels = [
+                (abs(x - lo) * abs(share) * room_px, text) for x, text in zip(at, axis.ticktext, strict=True)
+            ]
+            chosen = beside(labels)
+            if len(chosen) > 1:
+                chosen[0] = min(labels)  # the second one touches neither
+            shown = set(chosen)
+            axis.ticktext = [label[1] if label in shown else "" for label in labels]
+        axis.tickangle = 0
 
 
 def note(text: str, *, x: float, y: float, tone: str = "muted", **place: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tarfile
 
 import numpy as np
@@ -43,11 +44,16 @@ def test_short_titles_stay_as_they_are_and_entities_count_as_one_letter():
     assert figure(title, subtitle, Look(width="page")).layout.title == figure(title, subtitle).layout.title
 
 
-def test_half_a_page_gets_few_labels_with_the_first_and_the_last_among_them():
-    axis = StepAxis.over([0, *(2**i for i in range(14))])
-    labels = figure("t", "s", Look(width="half"), axis).layout.xaxis.ticktext
-    assert (labels[0], labels[-1]) == ("0", "8,192")
-    assert len(labels) <= 6
+@pytest.mark.parametrize("width", ["page", "half"])
+def test_on_a_page_labels_are_level_and_do_not_touch_and_the_first_and_the_last_are_among_them(width):
+    axis = StepAxis.over([0, *(2**i for i in range(20))])
+    drawn = figure("t", "s", Look(width=width), axis).layout
+    labels = [(s, text) for s, text in zip(axis.ticks(), drawn.xaxis.ticktext, strict=True) if text]
+    assert (labels[0][1], labels[-1][1]) == ("0", "524,288")
+    assert drawn.xaxis.tickangle == 0 and len(drawn.xaxis.tickvals) == len(axis.ticks()) > len(labels) > 5
+    room = 480 - drawn.margin.l - drawn.margin.r
+    for (a, left), (b, right) in itertools.pairwise(labels):
+        assert room * (axis.share(b) - axis.share(a)) > 6 * (len(left) + len(right)) / 2  # pixels
 
 
 def test_a_look_that_there_is_not_is_refused():
