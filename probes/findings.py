@@ -19,6 +19,7 @@ from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
     FLOORS,
     PREVIOUS_TOKEN,
+    PRIMARY,
     SMALLEST,
     SMALLEST_LOGITS,
     SMALLEST_SHARE,
@@ -36,7 +37,7 @@ from byrote.probes.wording import (
     counted,
     interval,
     listed,
-    number,
+    over_seeds,
     point,
     probe_name,
     sentence_case,
@@ -101,6 +102,37 @@ def induction(run: str, found: Onset, *, dated: bool = True) -> str:
     lost = "" if found.heads_at_end else " and are lost again"
     fall = f"; {found.loss.words}" if found.loss and found.heads_at_end else ""
     return f"{name}: induction heads form {between_steps(*found.bracket)} ({heads}){lost}{fall}"
+
+
+def worth_of_copying(results: Table) -> str:
+    """What copying is worth in one run at its last step that lint does not doubt, by the primary measure; "" where not measured."""
+    step = results.usable_steps[-1] if results.usable_steps else None
+    found = [results.rows(*one, step=step, valid=True) for one in PRIMARY] if step is not None else []
+    row = next((rows.iloc[0] for rows in found if len(rows) == 1), None)
+    if row is None:
+        return ""
+    by = f"{interval(-row['value'], -row['hi'], -row['lo'])} nats (n={row['n']}; 0 without copying)"
+    if row["hi"] < 0:
+        text = f"copying lowers the loss on repeated random tokens by {by}"
+    elif row["lo"] > 0:
+        text = f"the loss on random tokens rises where they are repeated: copying lowers it by {by}"
+    else:
+        text = f"copying does not clearly lower the loss on repeated random tokens: by {by}"
+    return f"{run_name(results.run)}, step {step_number(step)}: {text}{_strongest(results)}"
+
+
+def _strongest(results: Table) -> str:
+    """``; the strongest prefix-matching head, L1H2, puts 0.30 [0.28, 0.32] of its attention ...``; "" where not measured."""
+    best = next(
+        results.ranked("prefix_matching", "score", step=results.usable_steps[-1]).itertuples(index=False),
+        None,
+    )
+    if best is None:
+        return ""
+    return (
+        f"; its strongest head, {best.label}, puts {interval(best.value, best.lo, best.hi)} of its attention on what followed "
+        f"earlier copies (prefix matching; chance {chance_number(best.chance)})"
+    )
 
 
 def _how_many(heads: Sequence[str]) -> str:
@@ -186,7 +218,7 @@ def _strongest_of_arms(results: Sequence[Table], probe: str) -> list[str]:
     if None in values or all(len(some) == 1 for some in values.values()):
         return []
     return [
-        f"{clean(arm)} {number(float(np.median(some)))} ({number(min(some))} to {number(max(some))} over {counted(len(some), 'seed')})"
+        f"{clean(arm)} {over_seeds(float(np.median(some)), min(some), max(some), len(some))}"
         for arm, some in sorted(values.items(), key=lambda pair: -float(np.median(pair[1])))
     ]
 

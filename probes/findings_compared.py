@@ -16,6 +16,7 @@ from byrote.probes.findings_arms import formed_in_arms, named_arms
 from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import MIN_SEEDS, PRIMARY, UNCLEAR, change
 from byrote.probes.wording import (
+    all_of,
     between_steps,
     counted,
     interval,
@@ -79,7 +80,10 @@ def tally(found: Comparison) -> str:
     primary = next((row for one in PRIMARY if (row := found.row(*one)) is not None), None)
     if primary is not None:
         by = interval(primary["difference"], primary["lo"], primary["hi"], sign=True)
-        text = f"{_copying(a, primary['a'], b, primary['b'])} {where} (difference {by} of the loss, {primary['change']})"
+        text = (
+            f"{_copying(a, primary['a'], b, primary['b'])} {where} (difference {by} of the loss, n={primary['n']}, "
+            f"{primary['change']})"
+        )
     elif not words:
         text = f"{b} and {a} have no measure with a better direction in common"
     else:
@@ -185,7 +189,8 @@ def copying_sentence(found: Sequence[GroupComparison], *, by_word: bool = False)
 
     Args:
         found: comparisons with one arm A.
-        by_word: say it once of all arms that are better, worse, or show no clear change.
+        by_word: say it once of all arms that are better, worse, or show no clear change; else of each with the difference
+            and its interval.
     """
     rows = [one.rows[one.rows["family"] == "primary"] for one in found]
     if not rows or any(mine.empty for mine in rows):
@@ -195,13 +200,22 @@ def copying_sentence(found: Sequence[GroupComparison], *, by_word: bool = False)
     alike: dict[str, list[tuple[float, str]]] = {}
     for one, row in zip(found, last, strict=True):
         alike.setdefault(row["change"] if by_word else one.b.name, []).append((-row["b"], one.b.name))
-    words = {one.b.name: row["change"] for one, row in zip(found, last, strict=True)}
+    in_words = {
+        one.b.name: row["change"] if by_word else _gain_against(row)
+        for one, row in zip(found, last, strict=True)
+    }
     for arms in alike.values():
         ends = dict.fromkeys(number(end(arms)[0], places=2) for end in (min, max))
         values.append(
-            f"{' to '.join(ends)} in {named_arms([name for _, name in arms])} ({words[arms[0][1]]})"
+            f"{' to '.join(ends)} in {named_arms([name for _, name in arms])} ({in_words[arms[0][1]]})"
         )
     return f"Copying lowers the loss by {', '.join(values)}"
+
+
+def _gain_against(row: pd.Series) -> str:
+    """``worse, −0.43 [−0.63, −0.24]``: how much less or more copying is worth in an arm than in the baseline arm."""
+    by = interval(-row["difference"], -row["hi"], -row["lo"], sign=True)
+    return f"{row['change']}, {by}"
 
 
 def formed_sentence(found: GroupComparison) -> str:
@@ -213,9 +227,7 @@ def formed_sentence(found: GroupComparison) -> str:
         f"{yes_a} of {n_a} {'seed' if n_a == 1 else 'seeds'} of {found.a.name} and {yes_b} of {n_b} of {found.b.name} "
         "form lasting induction heads"
     )
-    exact = (
-        f"Fisher's exact test, p = {p_value(found.p_formed)}; order of onsets, p = {p_value(found.p_onset)}"
-    )
+    exact = f"Holm-corrected: Fisher's exact test, p = {p_value(found.p_formed)}; order of onsets, p = {p_value(found.p_onset)}"
     few = (
         ""
         if found.speaks_of_arms
@@ -225,18 +237,26 @@ def formed_sentence(found: GroupComparison) -> str:
 
 
 def onset_lines(found: GroupComparison) -> list[str]:
-    """When each seed's first lasting induction head appeared, one line per arm; "never" where none did."""
+    """When the first lasting induction head of each seed appeared, one line per arm; "never" where none did."""
     lines = []
     for one in (found.a, found.b):
         mine = found.onsets[found.onsets["arm"] == one.name]
         if not mine["formed"].isna().any():
-            each = [f"{_seed_name(row)} {_when(row)}" for row in mine.itertuples(index=False)]
+            alike: dict[str, list[Any]] = {}
+            for row in mine.itertuples(index=False):
+                alike.setdefault(_when(row), []).append(row)
+            each = [f"{when} ({_seeds(rows, len(mine))})" for when, rows in alike.items()]
             lines.append(f"{one.name}, first lasting induction head: {listed(each, most=20)}")
     return lines
 
 
-def _seed_name(row: Any) -> str:
-    return run_name(row.run) if pd.isna(row.seed) else f"seed {row.seed}"
+def _seeds(rows: Sequence[Any], n_seeds: int) -> str:
+    """``seeds 0 and 4``, ``all 5 seeds``, or runs by name where no seed is declared."""
+    if len(rows) == n_seeds > 1:
+        return "both seeds" if n_seeds == 2 else f"all {n_seeds} seeds"
+    if any(pd.isna(row.seed) for row in rows):
+        return all_of([run_name(row.run) for row in rows])
+    return f"{'seed' if len(rows) == 1 else 'seeds'} {all_of([str(row.seed) for row in rows])}"
 
 
 def _when(row: Any) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from byrote.probes.findings import MAX_RUNS_NAMED, run_name
 from byrote.probes.findings_arms import MAX_COUNTS_NAMED, names_in_title
-from byrote.probes.wording import clean, mid_sentence
+from byrote.probes.wording import clean
 
 if TYPE_CHECKING:
     from byrote.probes.results.table import Table
@@ -42,15 +42,13 @@ def _of(done: int, n: int) -> str:
     return f"{done:,} of {n:,}"
 
 
-def _completed(results: Sequence[Table], names: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+def _completed(
+    results: Sequence[Table], names: Mapping[str, str], metric: str = "completed"
+) -> dict[str, tuple[int, int]]:
     """Name among all runs -> (completed, tested) of some of them."""
     found: dict[str, tuple[int, int]] = {}
     for r in results:
-        rows = (
-            r.rows("exact_match", "completed", step=r.usable_steps[-1], valid=True)
-            if r.usable_steps
-            else None
-        )
+        rows = r.rows("exact_match", metric, step=r.usable_steps[-1], valid=True) if r.usable_steps else None
         if rows is None or rows.empty:
             continue
         row = rows.iloc[0]
@@ -70,11 +68,18 @@ def memorised_members(results: Sequence[Table], *, title: bool = False) -> str:
     theirs = _completed([r for r in results if trained_on_members(r)], names)
     others = _completed([r for r in results if not trained_on_members(r)], names)
     text = _of(*next(iter(theirs.values()))) if len(results) == 1 and theirs else _counts(theirs)
-    if title or not others:
-        text = f"Training sequences completed without an error: {text}" if text else ""
-        return mid_sentence(text) if title else text
+    if title:
+        return f"training sequences completed without an error: {text}" if text else ""
     not_theirs = f"{_counts(others)}, which {'was' if len(others) == 1 else 'were'} not trained on them"
-    return f"Training sequences completed without an error: {', '.join(filter(None, (text, not_theirs)))}"
+    text = ", ".join(filter(None, (text, not_theirs if others else "")))
+    return f"Training sequences completed without an error: {text}{_of_twins(results, names)}" if text else ""
+
+
+def _of_twins(results: Sequence[Table], names: Mapping[str, str]) -> str:
+    """``; of fresh ones, 0 of 16``: what chance and the source alone complete; "" where no twins were tested."""
+    tested = [r for r in results if r.has("exact_match", "completed", valid=True)]
+    found = _completed(tested, names, "completed@twins").values()
+    return f"; of fresh ones, {_of(*map(sum, zip(*found, strict=True)))}" if found else ""
 
 
 def _counts(found: Mapping[str, tuple[int, int]]) -> str:

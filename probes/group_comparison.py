@@ -45,7 +45,7 @@ from byrote.probes.seed_statistics import (
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import held_out_best, holm
 from byrote.probes.trajectory.verdict import onset
-from byrote.probes.wording import clean, summary_html
+from byrote.probes.wording import clean, probe_name, summary_html
 
 PAIRED, WELCH = "paired by seed", "Welch"
 GROUP_COLUMNS = [
@@ -229,6 +229,7 @@ def _metrics(
 ) -> Iterator[SeedMetric]:
     """What is one number per run: of the whole model, the strongest heads, and sums over heads."""
     whole = [frame[frame["layer"].isna() & frame["position"].isna()] for frame in frames]
+    partly: dict[str, list[str]] = {}
     for probe, metric in whole[0].groupby(["probe", "metric"], sort=True).groups:
         info = first.info(probe)
         if not info.compares(metric) or metric not in info.metrics:
@@ -237,11 +238,15 @@ def _metrics(
             frame[(frame["probe"] == probe) & (frame["metric"] == metric) & frame["valid"]] for frame in whole
         ]
         if any(len(mine) != 1 for mine in rows):
-            notes += [f"{probe}/{metric} is not measured in all runs"] if any(map(len, rows)) else []
+            if any(map(len, rows)):
+                partly.setdefault(probe_name(probe), []).append(probe_name(metric))
             continue
         samples = [stacked(mine["samples"])[:, 0] for mine in rows]
         values = np.array([float(mine["value"].iloc[0]) for mine in rows])
         yield _metric(info, metric, values, samples, shared=unit_of(info, metric) not in own)
+    if partly:
+        names = [f"{name} ({', '.join(metrics)})" for name, metrics in partly.items()]
+        notes.append(f"not measured in all runs: {'; '.join(names)}")
     for probe in best_compared():
         info, sides = first.info(probe), [one_per_head(frame, probe, "score") for frame in frames]
         if all(len(side) and len(side["samples"].iloc[0]) for side in sides):

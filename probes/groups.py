@@ -58,6 +58,12 @@ class Group:
         return Arm(self.name, tuple(run.run for run in self.runs))
 
 
+def seeds_an_arm(groups: Sequence[Group | Arm]) -> str:
+    """``5 seeds an arm``, or ``3 to 5 seeds an arm``."""
+    fewest, most = min(map(len, groups)), max(map(len, groups))
+    return counted(most, "seed") + " an arm" if fewest == most else f"{fewest} to {most} seeds an arm"
+
+
 @accepts_paths("runs", several=True)
 def group(name: str, runs: Iterable[Table]) -> Group:
     """A group of runs under a name.

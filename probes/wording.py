@@ -243,6 +243,19 @@ def interval(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, s
     return start if around == MISSING else f"{start} {around}"
 
 
+def over_seeds(middle: float, lo: float, hi: float, n: int) -> str:
+    """The median of seeds and how far they spread: `0.44 (0.39 to 0.52 over 8 seeds)`; of one seed, its value.
+
+    Args:
+        middle, lo, hi: median, lowest and highest of the seeds.
+        n: seeds, at least one.
+    """
+    if n == 1:
+        return f"{number(middle)} (1 seed)"
+    ends = " to ".join(number(end, places=decimals(middle, lo, hi)) for end in (lo, hi))
+    return f"{point(middle, lo, hi)} ({ends} over {n:,} seeds)"
+
+
 def estimate(row: Any, label: str = "") -> str:
     """One observation as a line: `L1H0 0.81 [0.78, 0.84], chance 0.03, n=32`.
 

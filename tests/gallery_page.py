@@ -58,7 +58,7 @@ SECTIONS = {
     "Arms of several seeds": ("arm_grids", "seed_curves", "displacement", "double_descent", "claim"),
     "Memory": ("memory_plane", "member_flow", "recall_shares", "pruned_memory"),
     "Doses and sizes": (
-        "dose_response", "effective_sizes", "preferential_damage", "capacity", "extraction", "effective_data", "dependence_matrix",
+        "dose_response", "damage_of_arms", "effective_sizes", "preferential_damage", "capacity", "extraction", "effective_data", "dependence_matrix",
     ),
     "Text, and what was measured": ("density", "coverage"),
 }  # fmt: skip
@@ -72,6 +72,7 @@ WIDE = (
     "claim",
     "circuit",
     "displacement",
+    "damage_of_arms",
 )
 
 
@@ -134,6 +135,12 @@ def of_claims(runs: pd.DataFrame) -> dict[str, Any]:
     half = grid["hernandez"][grid["hernandez"]["arm"] == "half"]
     found["doses"] = br.degrade.dose_response(
         of_table(pools, "test_loss"), "pool", baseline=of_table(half, "test_loss")
+    )
+    generations = grid["generations"]
+    real = generations["arm"] == "real"
+    bred = generations["arm"].str.contains("-g")
+    found["damage"] = br.degrade.damage_by_arm(
+        of_table(generations[bred], "test_loss"), of_table(generations[real], "test_loss")
     )
     ladder = grid["ladder"]
     of_none, worst = (

@@ -35,7 +35,6 @@ from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
 from byrote.probes.figures.circuit import Wiring
 from byrote.probes.figures.circuit import wiring as wiring_of
-from byrote.probes.figures.doses import damage_of_arms
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
 from byrote.probes.figures.study_figures import degradation_figures
@@ -199,7 +198,7 @@ def dose_figure(
         raise found
     if found.by_size:
         return figures.dose_response(found.by_size, metric=found.metric, look=look)
-    return damage_of_arms(
+    return figures.damage_of_arms(
         found.by_arm, metric=found.metric, baseline=found.baseline, unit=found.unit, look=look
     )
 

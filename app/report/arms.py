@@ -71,7 +71,8 @@ def by_arm_table(arms: tuple[GroupComparison, ...]) -> Table:
     caption = (
         f"Means over training seeds at step {step_number(arms[0].steps[-1])}, and below each the difference from {names[0]} with its "
         "95% interval over seeds and sequences. Of the measures the first is the primary one; the others are secondary, and are corrected "
-        "together for being many (Holm)."
+        "together for being many (Holm). “No clear change”: after that correction, or because the interval reaches below the smallest "
+        "effect of interest, even where it excludes 0."
     )
     return Table("by-arm", caption, ("Measure", f"{names[0]}, baseline", *names[1:]), tuple(rows))
 
@@ -86,7 +87,7 @@ def _formed(arms: Sequence[GroupComparison]) -> list[tuple[Value, ...]]:
         Words(f"{each[2]} of {each[3]}", detail=f"p = {p_value(one.p_formed)}")
         for one, each in zip(arms, known, strict=True)
     ]
-    what = Words("Seeds with induction heads", detail="lasting ones; Fisher's exact test")
+    what = Words("Seeds with induction heads", detail="lasting ones; Fisher's exact test, corrected (Holm)")
     return [(what, f"{first[0]} of {first[1]}", *cells)]
 
 
@@ -170,7 +171,7 @@ def _one(found: GroupComparison, index: int) -> list[Block]:
         _row(row) for row in last.loc[order.sort_values(kind="stable").index].itertuples(index=False)
     )
     caption = (
-        f"{b} minus {a} at step {step_number(found.steps[-1])}: means over {len(found.a)} and {len(found.b)} seeds. Seeds over "
+        f"A is {a}, B is {b}, at step {step_number(found.steps[-1])}: means over {len(found.a)} and {len(found.b)} seeds. Seeds over "
         "sequences: how many times as far as the choice of sequences moves one run's number the seeds move it."
     )
     columns = ("Family", "Measure", "A", "B", "B − A [95% interval]", "n", "q", "Seeds over sequences", "Each seed of A",

@@ -19,10 +19,10 @@ from byrote.report.model import Block, Card, Cards, Code, Listing, Prose, Sectio
 from byrote.report.report_inputs import Inputs
 
 INTERVALS = (
-    "Every interval is a 95% percentile bootstrap over test sequences, its percentiles expanded for small n. It covers the choice of test sequences: how far "
-    "the number would move if other sequences of the same kind had been drawn.",
+    "Every interval of a run, or between two runs, is a 95% percentile bootstrap over test sequences, its percentiles expanded for small n. It covers "
+    "the choice of test sequences: how far the number would move if other sequences of the same kind had been drawn.",
     "It does not cover the training seed. Training the same arm again with another seed gives another model; only intervals "
-    "between arms of several seeds say how different that model would be.",
+    "between arms of several seeds say how different that model would be: they are Student's, over seeds and sequences.",
     "Where the strongest of many heads is shown, its interval is that head's own: it does not cover having chosen the "
     "strongest one.",
     "Numbers marked “exact” come from weights alone: no sequence was drawn, so nothing was sampled.",
@@ -43,6 +43,10 @@ WORDS = (
         "Attention from a token to what followed its earlier copies, 0 to 1: the first half of what an induction head does.",
     ),
     ("Copying logit", "How much a head raises the token that it attends to: the second half."),
+    (
+        "Induction mass",
+        "Prefix matching above chance, summed over all heads: how much attention copies by rule, however it is spread.",
+    ),
     (
         "Previous-token head",
         "A head that attends to the token just before. Induction heads read what it wrote.",
@@ -65,6 +69,10 @@ WORDS = (
         "Sequences of the training data, and fresh ones from the same source that the model never saw.",
     ),
     ("Memory gap", "Loss on twins minus loss on members. Above 0, the training sequences are remembered."),
+    (
+        "Completed",
+        "Given the beginning of a sequence (at most 32 tokens), the model predicts each of as many tokens that follow without an error.",
+    ),
     (
         "Chance, null",
         "What a model or head without the ability would score. “At chance” means not clearly away from it.",

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation
 from byrote.probes.figures.memory_plane import MEMORY_AXES, RULE_AXES, available
+from byrote.probes.findings import MAX_RUNS_NAMED, worth_of_copying
 from byrote.probes.findings_arms import MAX_COUNTS_NAMED
-from byrote.probes.findings_compared import copying_sentence, formed_headline
+from byrote.probes.findings_compared import copying_sentence, formed_headline, tally
 from byrote.probes.findings_memory import (
     NOT_MEASURED,
     completed_members,
     memorised_members,
     trained_on_members,
 )
+from byrote.probes.groups import seeds_an_arm
 from byrote.probes.rules import PRIMARY, SECONDARY
 from byrote.probes.wording import clean
 from byrote.report.arms import arm_curves, by_arm_table, heads_by_arm, one_shape
@@ -49,6 +51,7 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
     compared = inputs.arms or shown.comparisons
     blocks: list[Block] = [Prose(WHAT_IS_MEASURED, "note")]
     blocks += [Prose(text, "lead") for text in _differences(inputs)]
+    blocks += [Prose(text, "note") for text in _how_compared(inputs)]
     if memory := memorised_members(inputs.results):
         blocks.append(Prose(f"{memory}.", "lead"))
     both = [run for run in shown.results if available(MEMORY_AXES, [run]) and available(RULE_AXES, [run])]
@@ -66,8 +69,10 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
         table = front_table(shown, "finding-table", named_measures(shown))
         blocks += [*key_figure(shown), *([table] if table else [])]
     if both:
-        figure = figures.memory_plane(shown.results, base=shown.drawn_base)
-        blocks.append(picture("memory-plane", figure, shown.results))
+        first = inputs.groups[0].name if inputs.arms else shown.drawn_base
+        figure = figures.memory_plane(inputs.groups or shown.results, base=first)
+        runs = [run for one in inputs.groups for run in one.runs] or shown.results
+        blocks.append(picture("memory-plane", figure, runs))
     return Section("finding", FINDING, tuple(blocks))
 
 
@@ -86,12 +91,29 @@ def _members_by_arm(inputs: Inputs) -> list[Block]:
 
 
 def _differences(inputs: Inputs) -> list[str]:
-    """What was found between runs, or over the seeds of arms; of more than two arms, how much each of them copies."""
+    """What was found in a run, between runs, or over the seeds of arms; of more than two arms, how much each of them copies."""
     if len(inputs.arms) > 1 and (sentence := copying_sentence(inputs.arms)):
         formed = formed_headline(inputs.arms)
-        return [f"{sentence}. {formed}." if formed else f"{sentence}."]
-    compared = inputs.arms or inputs.shown.comparisons
-    return without_repeats(list(dict.fromkeys(one.sentence for one in compared)))
+        return [f"{sentence}.{f' {formed}.' if formed else ''}"]
+    if inputs.arms:
+        return without_repeats(list(dict.fromkeys(one.sentence for one in inputs.arms)))
+    if not inputs.shown.comparisons:
+        worth = [sentence for run in inputs.shown.results if (sentence := worth_of_copying(run))]
+        return [f"{sentence}." for sentence in worth[:MAX_RUNS_NAMED]]
+    compared = inputs.shown.comparisons
+    by_primary = all(any(one.row(*key) is not None for key in PRIMARY) for one in compared)
+    return [f"{tally(one)}." if by_primary else one.sentence for one in compared]
+
+
+def _how_compared(inputs: Inputs) -> list[str]:
+    """What the numbers of the sentence on more than two arms are."""
+    if len(inputs.arms) < 2 or not copying_sentence(inputs.arms):
+        return []
+    arms = [inputs.arms[0].a, *(one.b for one in inputs.arms)]
+    return [
+        f"Means over {seeds_an_arm(arms)}; in brackets the difference from {clean(arms[0].name)} with its 95% interval over seeds "
+        "and sequences. Without copying, nothing is gained: 0 nats."
+    ]
 
 
 def without_repeats(texts: Sequence[str]) -> list[str]:

@@ -240,7 +240,8 @@ def _more_alerts(items: Sequence[str]) -> str:
     if not items:
         return ""
     summary = f"{counted(len(items), 'more note')} on how it was measured"
-    return f'<details class="more-alerts"><summary>{summary}</summary><ul>{"".join(items)}</ul></details>'
+    on_paper = f'<p class="on-paper">{summary}: in the file.</p>'
+    return f'<details class="more-alerts"><summary>{summary}</summary><ul>{"".join(items)}</ul></details>{on_paper}'
 
 
 def _section(section: Section, *, light: bool, with_tables: bool = True) -> str:

@@ -16,6 +16,7 @@ from byrote.probes.groups import Group, groups_of
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.results import Results
 from byrote.probes.trajectory import Onset, onset
+from byrote.probes.wording import all_of
 
 MANY_RUNS = 8  # past which a report shows one run of every arm
 
@@ -199,4 +200,4 @@ def seeds_of(results: Sequence[Results]) -> str:
 
 def _named(what: str, seeds: Sequence[object]) -> str:
     known = list(dict.fromkeys("not recorded" if seed is None else str(seed) for seed in seeds))
-    return f"{what} seed{'s' if len(known) > 1 else ''} {' and '.join(known)}"
+    return f"{what} seed{'s' if len(known) > 1 else ''} {all_of(known)}"

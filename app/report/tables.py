@@ -39,7 +39,13 @@ def picture(name: str, figure: Figure, runs: Sequence[Results]) -> Picture:
     return Picture(
         name,
         figure,
-        _by_two(f"{name}-table", f"{title}.{first} {counts_in_words(table)} {seeds}", table, rows, columns),
+        _by_two(
+            f"{name}-table",
+            f"{title}.{first} {figure.counts or counts_in_words(table)} {seeds}",
+            table,
+            rows,
+            columns,
+        ),
     )
 
 

@@ -17,7 +17,14 @@ from byrote.probes.degrade.dependence import Dependence, dependence
 from byrote.probes.degrade.dependence_matrix import DependenceMatrix, dependence_matrix
 from byrote.probes.degrade.descent_over_seeds import ArmDescent, double_descent
 from byrote.probes.degrade.displacement import displacement
-from byrote.probes.degrade.dose_response import Boundary, DoseResponse, Peak, boundary_fit, dose_response
+from byrote.probes.degrade.dose_response import (
+    Boundary,
+    DoseResponse,
+    Peak,
+    boundary_fit,
+    damage_by_arm,
+    dose_response,
+)
 from byrote.probes.degrade.effective_data import RStar, effective_data, fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize, Ladder, effective_size
 from byrote.probes.degrade.measures import Degradation, degradation
@@ -65,6 +72,7 @@ __all__ = [
     "churn",
     "corrected",
     "counterfactual",
+    "damage_by_arm",
     "degradation",
     "dependence",
     "dependence_matrix",

@@ -23,7 +23,7 @@ from byrote.probes.figures.claim import claim
 from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
 from byrote.probes.figures.displaced_heads import displacement
-from byrote.probes.figures.doses import dose_response, effective_sizes
+from byrote.probes.figures.doses import damage_of_arms, dose_response, effective_sizes
 from byrote.probes.figures.double_descent import double_descent
 from byrote.probes.figures.epochs_worth import effective_data
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
@@ -53,6 +53,7 @@ __all__ = [
     "claim",
     "copy_curve",
     "coverage",
+    "damage_of_arms",
     "density",
     "dependence_matrix",
     "difference_grid",

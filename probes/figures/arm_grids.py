@@ -16,6 +16,7 @@ from byrote.probes.figures.axis import axis_layout
 from byrote.probes.figures.canvas import FULL, NUMBERS, Canvas, Figure, Look, finish, note, scatter
 from byrote.probes.figures.cells import cells_of, color_axis
 from byrote.probes.figures.lines import numbers_of
+from byrote.probes.figures.seed_curves import seed_counts
 from byrote.probes.figures.select import (
     as_list,
     at_step,
@@ -32,6 +33,7 @@ from byrote.probes.wording import (
     listed,
     markup,
     number,
+    over_seeds,
     sentence_case,
     short,
     step_number,
@@ -62,7 +64,7 @@ def arm_grids(
 
     Returns:
         Heatmaps on one scale, from the lower end of the probe's range to the tenth of it that holds the largest value; the mean
-        test loss of each arm above its panel where it was measured. The table has every head of every seed.
+        held-out loss of each arm above its panel where it was measured. The table has every head of every seed.
 
     Raises:
         ByroteError: no group, models of different shapes, no step in common, or an unknown probe or metric.
@@ -113,7 +115,7 @@ def arm_grids(
         title=f"{markup(what)} of every head, seed by seed, step {step_number(step)}",
         subtitle=f"a row is a seed, a column a head, the same weights at step 0 in every panel · {markup(unit(probe, metric))}",
         alt=_finding(groups, rows, f"{what} at step {step_number(step)}"), look=look, by=("seed and head", "arm"),
-        table=lambda: _table(groups, rows),
+        table=lambda: _table(groups, rows), counts=lambda: seed_counts(groups, [(probe, metric)]),
     )  # fmt: skip
 
 
@@ -157,11 +159,11 @@ def _limits(probe: str, metric: str, values: pd.Series) -> tuple[float, float]:
 
 
 def _loss_words(one: Any, step: int) -> str:
-    """The mean of an arm's test loss; "" where not all of its runs have one at this step."""
+    """The mean of an arm's held-out loss; "" where not all of its runs have one at this step."""
     losses = [run.rows(*LOSS, step=step, valid=True)["value"] for run in one.runs]
     if any(len(values) != 1 for values in losses):
         return ""
-    return f"test loss {number(float(np.mean([v.iloc[0] for v in losses])), places=2)} nats"
+    return f"held-out loss {number(float(np.mean([v.iloc[0] for v in losses])), places=2)} nats"
 
 
 def _axes(shape: tuple[int, int], one: Any, most: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -197,9 +199,11 @@ def _between_layers(shape: tuple[int, int], n_seeds: int, **axes: Any) -> list[d
 def _finding(groups: Sequence[Any], rows: dict[str, pd.DataFrame], what: str) -> str:
     parts = []
     for one in groups:
-        best = [mine.loc[mine["valid"], "value"].max() for mine in (rows[run.run] for run in one.runs)]
-        parts.append(f"{clean(one.name)} {number(float(np.median(best)), places=2)}")
-    return f"{what}, strongest head, median over seeds: {', '.join(parts)}."
+        best = [float(mine.loc[mine["valid"], "value"].max()) for mine in (rows[run.run] for run in one.runs)]
+        parts.append(
+            f"{clean(one.name)} {over_seeds(float(np.median(best)), min(best), max(best), len(best))}"
+        )
+    return f"{what}, strongest head, median of the seeds: {listed(parts, most=len(parts), between='; ')}."
 
 
 def _table(groups: Sequence[Any], rows: dict[str, pd.DataFrame]) -> pd.DataFrame:

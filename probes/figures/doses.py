@@ -91,20 +91,26 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
 
 
 def damage_of_arms(
-    by_size: Mapping[float, pd.DataFrame], *, metric: str, baseline: str, unit: str, look: Look = FULL
+    damage: pd.DataFrame | Mapping[float, pd.DataFrame],
+    *,
+    baseline: str,
+    metric: str = "held_out_loss/loss",
+    unit: str = "nats",
+    look: Look = FULL,
 ) -> Figure:
     """Damage of arms that are no doses of one another, an arm a row.
 
     Args:
-        by_size: size -> rows of `byrote.probes.degrade.dose_response.damage_by_arm`.
-        metric: PROBE/METRIC that is damaged.
+        damage: rows of `br.degrade.damage_by_arm`; of models of several sizes, size -> rows.
         baseline: name of the undamaged arm.
+        metric: PROBE/METRIC that is damaged.
         unit: of the damage.
         look: theme and width.
 
     Returns:
         A panel per size, right of 0 where an arm is worse than the baseline; the table has all rows.
     """
+    by_size = {math.nan: damage} if isinstance(damage, pd.DataFrame) else damage
     panels = []
     for size, rows in by_size.items():
         head = "" if math.isnan(size) or len(by_size) == 1 else f"N = {size:,.0f}"

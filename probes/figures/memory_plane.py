@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import StepAxis, value_axis
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, note, scatter
 from byrote.probes.figures.lines import Line, lines_figure
+from byrote.probes.figures.seed_curves import medians_of
 from byrote.probes.figures.select import as_list, counts_in_words
 from byrote.probes.figures.theme import Style, paint, run_styles, series_style
 from byrote.probes.memory.member_flow import member_flow as flow_of
@@ -25,10 +26,12 @@ from byrote.probes.wording import (
     labels_of_runs,
     markup,
     number,
+    over_seeds,
     probe_name,
     sentence_case,
     short,
     step_number,
+    steps_in_words,
 )
 
 # name -> (probe, metric, what the axis says); a score per head stands for the strongest head
@@ -59,18 +62,43 @@ _FLOWS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One number of one run at one step, with its interval and the head or heads it is about."""
+    """One number of one run at one step, with its interval and the head or heads it is about; or of an arm, the median of
+    its seeds between the lowest and the highest of them."""
 
     step: int
     value: float
     lo: float
     hi: float
     where: str = ""
+    seeds: int = 0
 
     @property
     def words(self) -> str:
-        """`0.81 [0.78, 0.84] L1H0`."""
+        """`0.81 [0.78, 0.84] L1H0`, or `0.81 (0.60 to 0.84 over 5 seeds)`."""
+        if self.seeds:
+            return over_seeds(self.value, self.lo, self.hi, self.seeds)
         return f"{interval(self.value, self.lo, self.hi)} {self.where}"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is drawn as one path: a run, or an arm by the medians of its seeds.
+
+    Attributes:
+        name: of the run or arm.
+        x, y: numbers by step; no `y` where memory was not tested.
+        ends: of an arm of several seeds, where each of them ends.
+    """
+
+    name: str
+    x: dict[int, Point]
+    y: dict[int, Point]
+    ends: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def path(self) -> list[tuple[int, Point, Point]]:
+        """Steps in order with a number on both axes, and the numbers."""
+        return [(step, self.x[step], self.y[step]) for step in sorted(self.x.keys() & self.y.keys())]
 
 
 def points(results: Any, probe: str, metric: str) -> tuple[Point, ...]:
@@ -115,86 +143,138 @@ def memory_plane(
     shown: str | None = None,
     look: Look = FULL,
 ) -> Figure:
-    """Rule against memory: one path per run, one point per checkpoint.
+    """Rule against memory: one path per run, or per arm of several seeds; one point per checkpoint.
 
     Args:
-        results_list: one `Results` or several.
+        results_list: one `Results` or several; or a `Group` or several, see `byrote.groups_of`.
         rule: name of the axis to the right, see `RULE_AXES`; None is the first that some run holds.
         memory: name of the axis upwards, see `MEMORY_AXES`; None is the first that some run holds.
-        base: name of the baseline run.
+        base: name of the baseline run or arm.
         step: a step to ring in the run `shown`.
         shown: name of the run looked at; None rings the step in every run.
         look: theme and width.
 
     Returns:
-        Paths from a triangle to a square. A run whose memory was not tested is a line at where its rule ends.
+        Paths from a triangle to a square. A run's ends in a cross, its 95% intervals; an arm's is the median of its seeds,
+        with a dot where each seed ends. A run or arm whose memory was not tested is a line at where its rule ends.
 
     Raises:
         ByroteError: an unknown axis.
     """
-    runs = as_list(results_list)
-    x, x_probe, x_metric, x_title = _axis_of(RULE_AXES, rule, runs)
-    y, y_probe, y_metric, y_title = _axis_of(MEMORY_AXES, memory, runs)
-    styles, labels = run_styles([r.run for r in runs], base=base), labels_of_runs(r.run for r in runs)
+    drawn = as_list(results_list)
+    arms = [one for one in drawn if hasattr(one, "runs")]
+    runs = [run for one in drawn for run in getattr(one, "runs", (one,))]
+    x, of_x, x_title = _axis_of(RULE_AXES, rule, runs)
+    y, of_y, y_title = _axis_of(MEMORY_AXES, memory, runs)
+    courses = [_course(one, of_x, of_y) for one in drawn]
+    names = [one.name for one in courses]
+    styles, labels = run_styles(names, base=base), labels_of_runs(names)
     traces: list[Trace] = []
     notes: list[dict[str, Any]] = []
-    ends, table, untested = list[str](), list[dict[str, Any]](), list[tuple[Any, dict[int, Point]]]()
-    spans: tuple[list[Point], list[Point]] = ([], [])
-    for run in runs:
-        xs = {p.step: p for p in points(run, x_probe, x_metric)}
-        ys = {p.step: p for p in points(run, y_probe, y_metric)}
-        steps = [s for s in run.all_steps if s in xs and s in ys]
-        spans[0].extend(xs.values())
-        if not steps:
-            untested += [(run, xs)] if xs else []
+    ends, table = list[str](), list[dict[str, Any]]()
+    for one in courses:
+        if not (path := one.path):
             continue
-        spans[1].extend(ys.values())
-        path = [(s, xs[s], ys[s]) for s in steps]
-        traces += _path(run.run, path, styles[run.run])
+        traces += _path(one, styles[one.name])
         _, right, up = path[-1]
-        notes.append(note(markup(labels[run.run]), x=right.value, y=up.value, yshift=14, **_ON_PLOT))
-        if shown in (None, run.run) and step is not None and step in steps:
+        notes.append(note(markup(labels[one.name]), x=right.value, y=up.value, yshift=14, **_ON_PLOT))
+        if shown in (None, one.name) and step is not None and step in one.x.keys() & one.y.keys():
             ring = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
-            place = ([xs[step].value], [ys[step].value])
+            place = ([one.x[step].value], [one.y[step].value])
             traces.append(scatter(f"step {step_number(step)}", *place, marker=ring, hoverinfo="name"))
-        ends.append(f"{clean(run.run)} ends at {x} {right.words.strip()}, {y} {up.words.strip()}")
-        table += [{"run": run.run, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
-    axes = (_axis(spans[0], x_probe, x_metric, x_title), _axis(spans[1], y_probe, y_metric, y_title))
+        ends.append(f"{clean(one.name)} ends at {x} {right.words.strip()}, {y} {up.words.strip()}")
+        table += [{"run": one.name, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
+    tested, untested = ([one for one in courses if bool(one.path) is there] for there in (True, False))
+    untested = [one for one in untested if one.x]
+    axes = (
+        _axis([p for one in courses for p in one.x.values()], *of_x, x_title),
+        _axis([p for one in tested for p in one.y.values()], *of_y, y_title),
+    )
     _inside(notes, *axes[0]["range"])
-    for rank, (run, xs) in enumerate(untested):  # where its rule ends, as a line across the whole height
-        at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
-        line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
-        traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
-        words = markup(labels[run.run])
-        words += ": memory not tested" if look.width == "full" else ""  # pages list them
-        height = lo + (hi - lo) * (0.62 - 0.09 * rank)
-        side: dict[str, Any] = (
-            {"xanchor": "right", "xshift": -6}
-            if at > sum(axes[0]["range"]) / 2
-            else {"xanchor": "left", "xshift": 6}
-        )
-        notes.append(note(words, x=at, y=height, **side, **_ON_PLOT))
-        table += [{"run": run.run, "step": s, x: p.words.strip(), y: "not tested"} for s, p in xs.items()]
+    for rank, one in enumerate(untested):
+        more, name = _untested(one, labels[one.name], styles[one.name], axes, rank=rank, look=look)
+        traces, notes = [*traces, *more], [*notes, name]
+        table += [{"run": one.name, "step": s, x: p.words.strip(), y: "not tested"} for s, p in one.x.items()]
+    frame = pd.DataFrame(table, columns=["run", "step", x, y])
     return finish(
         Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
         Canvas(height_px=480, left_px=72, right_px=40),
         title="The rule against rote, by checkpoint",
-        subtitle="right: copies by rule · up: remembers · triangle: first checkpoint, square: last"
-        + (" · ring: the step looked at" if step is not None else ""),
+        subtitle=_how_drawn(tested, untested) + (" · ring: the step looked at" if step is not None else ""),
         alt=f"{'; '.join(ends) or 'No run holds both'}.",
-        look=look, table=lambda: pd.DataFrame(table, columns=["run", "step", x, y]),
-        counts=lambda: _counts(runs, {row["step"] for row in table}, {x: (x_probe, x_metric), y: (y_probe, y_metric)}),
+        look=look, table=lambda: frame.rename(columns={"run": "arm"}) if arms else frame,
+        counts=lambda: _counts(runs, arms, set(frame["step"]), {x: of_x, y: of_y}),
     )  # fmt: skip
 
 
-def _counts(runs: Sequence[Any], steps: set[int], axes: dict[str, tuple[str, str]]) -> str:
-    """Which steps are drawn; of how many sequences the numbers of each axis are, and their chance level."""
-    sentences = [f"Steps {step_number(min(steps))} to {step_number(max(steps))}."] if steps else []
+def _course(one: Any, of_x: tuple[str, str], of_y: tuple[str, str]) -> Course:
+    """A run, or an arm by the medians of its seeds, of those that were tested on memory if any was."""
+    if not hasattr(one, "runs"):
+        x, y = ({p.step: p for p in points(one, *axis)} for axis in (of_x, of_y))
+        return Course(one.run, x, y)
+    seeds = [_course(run, of_x, of_y) for run in one.runs]
+    if len(seeds) == 1:
+        return replace(seeds[0], name=one.name)
+    seeds = [seed for seed in seeds if seed.path] or [seed for seed in seeds if seed.x]
+    ends = tuple((path[-1][1].value, path[-1][2].value) for seed in seeds if (path := seed.path))
+    return Course(one.name, _medians([seed.x for seed in seeds]), _medians([seed.y for seed in seeds]), ends)
+
+
+def _medians(seeds: Sequence[dict[int, Point]]) -> dict[int, Point]:
+    """The median, lowest and highest of the seeds at every step that all of them have."""
+    found = {}
+    for step in sorted(set.intersection(*map(set, seeds))) if seeds else ():
+        values = [seed[step].value for seed in seeds]
+        found[step] = Point(step, float(np.median(values)), min(values), max(values), seeds=len(values))
+    return found
+
+
+def _how_drawn(tested: Sequence[Course], untested: Sequence[Course]) -> str:
+    """What the marks are, of those that are in the picture."""
+    several = any(len(one.path) > 1 for one in tested)
+    of_arms, of_runs = (any(bool(one.ends) is arm for one in tested) for arm in (True, False))
+    bands = any(one.x[max(one.x)].seeds for one in untested)
+    marks = (
+        ("right: copies by rule", True),
+        ("up: remembers", True),
+        ("line: median of an arm's seeds", of_arms),
+        ("triangle: first checkpoint, square: last", several),
+        ("dots: where each seed ends", of_arms),
+        ("cross: 95% intervals at the last", of_runs),
+        ("band: lowest to highest seed", bands),
+    )
+    return " · ".join(words for words, there in marks if there)
+
+
+def _untested(
+    one: Course, label: str, style: Style, axes: Sequence[dict[str, Any]], *, rank: int, look: Look
+) -> tuple[list[Trace], dict[str, Any]]:
+    """Where the rule of a run or arm ends whose memory was not tested: a line across the whole height, an arm's seeds as a band."""
+    end, (lo, hi) = one.x[max(one.x)], axes[1]["range"]
+    line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
+    traces = [scatter(markup(one.name), [end.value] * 2, [lo, hi], line=line, hoverinfo="name")]
+    if end.seeds:
+        corners = [end.lo, end.hi, end.hi, end.lo], [lo, lo, hi, hi]
+        ground: dict[str, Any] = {"fill": "toself", "fillcolor": style.band, "line": {"width": 0}}
+        traces.insert(0, scatter(f"{markup(one.name)}, its seeds", *corners, hoverinfo="skip", **ground))
+    words = markup(label) + (": memory not tested" if look.width == "full" else "")  # pages list them
+    inwards = end.value > sum(axes[0]["range"]) / 2
+    side: dict[str, Any] = {"xanchor": "right" if inwards else "left", "xshift": -6 if inwards else 6}
+    return traces, note(words, x=end.value, y=lo + (hi - lo) * (0.62 - 0.09 * rank), **side, **_ON_PLOT)
+
+
+def _counts(
+    runs: Sequence[Any], arms: Sequence[Any], steps: set[int], axes: dict[str, tuple[str, str]]
+) -> str:
+    """Which steps are drawn; of how many seeds and sequences the numbers of each axis are, and their chance level."""
+    sentences = [f"{sentence_case(steps_in_words(sorted(steps)))}."] if len(steps) == 1 else []
+    sentences += [f"Steps {step_number(min(steps))} to {step_number(max(steps))}."] if len(steps) > 1 else []
+    sentences += [medians_of(arms)] if arms else []
     for name, (probe, metric) in axes.items():
         own = "score" if metric == MASS else metric
         rows = [run.rows(probe, own, valid=True) for run in runs if run.has(probe, own)]
         if rows:  # a sum over heads is of their scores
-            named = probe_name(probe) if own == "score" else name
+            named = f"{probe_name(probe) if own == 'score' else name}{' of each run' if arms else ''}"
             sentences.append(f"{sentence_case(named)}: {counts_in_words(pd.concat(rows))}")
     return " ".join(sentences)
 
@@ -204,6 +284,8 @@ def _inside(names: list[dict[str, Any]], left: float, right: float) -> None:
     for name in names:
         where = (name["x"] - left) / (right - left)
         name["xanchor"] = "left" if where < 0.2 else "right" if where > 0.8 else "center"
+        if name["xanchor"] == "left":  # beside the mark: the path comes from the other side
+            name.update(yshift=0, xshift=10)
 
 
 def member_flow(results: Any, *, look: Look = FULL) -> Figure:
@@ -242,25 +324,36 @@ def member_flow(results: Any, *, look: Look = FULL) -> Figure:
     )  # fmt: skip
 
 
-def _axis_of(axes: dict[str, tuple[str, str, str]], name: str | None, runs: Sequence[Any]) -> tuple[str, str, str, str]:  # fmt: skip
-    """(name, probe, metric, title) of an axis; the first that some run holds where none is named."""
+def _axis_of(
+    axes: dict[str, tuple[str, str, str]], name: str | None, runs: Sequence[Any]
+) -> tuple[str, tuple[str, str], str]:
+    """(name, (probe, metric), title) of an axis; the first that some run holds where none is named."""
     if name is None:
         name = next(iter(available(axes, runs)), next(iter(axes)))
     if name not in axes:
         raise ByroteError(f"the plane has no axis {name!r}", help=did_you_mean(name, axes))
-    return name, *axes[name]
+    probe, metric, title = axes[name]
+    return name, (probe, metric), title
 
 
-def _path(run: str, path: Sequence[tuple[int, Point, Point]], style: Style) -> list[Trace]:
-    """One run from its first checkpoint, a triangle, to its last, a square."""
+def _path(one: Course, style: Style) -> list[Trace]:
+    """From the first checkpoint, a triangle, to the last, a square; there a run's intervals, or the seeds of an arm."""
+    path, named = one.path, markup(one.name)
     x, y = [p.value for _, p, _ in path], [p.value for _, _, p in path]
-    hover = [f"{markup(run)}, step {step_number(s)}<br>{a.words}<br>{b.words.strip()}" for s, a, b in path]
+    hover = [f"{named}, step {step_number(s)}<br>{a.words}<br>{b.words.strip()}" for s, a, b in path]
     line = {"color": style.color, "width": 1.5, "dash": style.dash}
     marker = {"size": 7, "color": style.color, "symbol": "circle"}
-    traces = [scatter(markup(run), x, y, line=line, marker=marker, hover=hover)]
-    for i, symbol in ((0, "triangle-up"), (len(path) - 1, "square" if len(path) > 1 else "triangle-up")):
-        end = {"size": 12, "color": style.color, "symbol": symbol}
-        traces.append(scatter(markup(run), [x[i]], [y[i]], marker=end))
+    traces = [scatter(named, x, y, line=line, marker=marker, hover=hover)]
+    if one.ends:
+        dots = {"size": 6, "color": style.color, "symbol": "circle-open", "line": {"width": 1.2}}
+        traces.append(scatter(f"{named}, each seed", *map(list, zip(*one.ends, strict=True)), marker=dots))
+    else:
+        _, right, up = path[-1]
+        cross = [right.lo, right.hi, None, x[-1], x[-1]], [y[-1], y[-1], None, up.lo, up.hi]
+        traces.append(scatter(named, *cross, line={"color": style.color, "width": 1}, hoverinfo="skip"))
+    for i, symbol in {0: "triangle-up", len(path) - 1: "square"}.items():
+        end = {"size": 9 if one.ends else 12, "color": style.color, "symbol": symbol}
+        traces.append(scatter(named, [x[i]], [y[i]], marker=end))
     return traces
 
 

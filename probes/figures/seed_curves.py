@@ -16,11 +16,13 @@ from byrote.probes.figures.lines import Line, lines_figure, table_of
 from byrote.probes.figures.select import counts_in_words
 from byrote.probes.figures.theme import Style, run_styles, tint
 from byrote.probes.figures.trajectory import Strip, step_line, strip_of
+from byrote.probes.groups import seeds_an_arm
 from byrote.probes.wording import (
     clean,
     counted,
     markup,
     number,
+    over_seeds,
     probe_name,
     sentence_case,
     short,
@@ -64,14 +66,16 @@ def seed_curves(
 
 def seed_counts(groups: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> str:
     """Over how many seeds the lines of arms are, and of how many sequences and against which chance level each seed's numbers."""
-    sizes = sorted({len(one) for one in groups})
-    sentences = [
-        f"Medians and ranges over {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} seeds an arm."
-    ]
+    sentences = [medians_of(groups)]
     for pair in pairs:
         rows = pd.concat([run.rows(*pair, valid=True) for one in groups for run in one.runs])
         sentences.append(f"{sentence_case(probe_name(pair[0]))} of each: {counts_in_words(rows)}")
     return " ".join(sentences)
+
+
+def medians_of(groups: Sequence[Any]) -> str:
+    """Over how many seeds the numbers of arms are."""
+    return f"Medians and ranges over {seeds_an_arm(groups)}."
 
 
 def arm_strip(
@@ -148,4 +152,5 @@ def _median(lines: Sequence[Line], strip: Strip, arm: str, style: Style) -> Line
 def _ends(median: Line, group: Any) -> str:
     if median.rows.empty:
         return f"has no step that all of its {counted(len(group), 'seed')} have"
-    return f"{number(float(median.rows['value'].iloc[-1]))} (median of {len(group)})"
+    middle, lo, hi = median.rows[["value", "lo", "hi"]].iloc[-1]
+    return over_seeds(middle, lo, hi, len(group))

@@ -107,8 +107,9 @@ def main_metric(probe: str) -> str:
 
 
 def metric_name(probe: str, metric: str, *, main: str = "score") -> str:
-    """`prefix matching`, or `prefix matching (sink free)` where the metric is not the main one."""
-    return probe_name(probe) + ("" if metric == main else f" ({probe_name(metric)})")
+    """`prefix matching`, or `prefix matching (sink free)` where the metric is not the main one; `held-out loss` of its loss."""
+    plain_name = metric == main or probe_name(probe).endswith(f" {metric}")
+    return probe_name(probe) + ("" if plain_name else f" ({probe_name(metric)})")
 
 
 def gap_reasons(results: Any) -> dict[int, str]:

@@ -241,7 +241,7 @@ def _onset_text(
         else f"appears between steps {before:,} and {at:,}"
     )
     last = (
-        f"; at the last step {len(at_end)}: {', '.join(at_end)}"
+        f"; {len(at_end):,} at the last step: {', '.join(at_end)}"
         if at_end
         else "; none is left at the last step"
     )

@@ -59,6 +59,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         np.array([4.0, 3.0, 2.0])[:, None] + steps, parameters=np.array([1e3, 2e3, 3e3]), arm="control"
     )
     found["doses"] = br.degrade.dose_response(pools, "pool", baseline=ladder[ladder["parameters"] == 3e3])
+    found["damage"] = br.degrade.damage_by_arm(pools, ladder[ladder["parameters"] == 3e3])
     found["sizes"] = br.degrade.effective_size(ladder, pools)
     bits = np.array([0.5, 1.4, 1.5])[:, None] + steps
     found["bits"] = br.degrade.capacity(simulated_rows(bits, pool=np.array([8.0, 64, 512])))

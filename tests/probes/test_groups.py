@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
+from paper_runs import planted_run, rebuilt
 from planted_series import head_metric, write_results
 from scipy import stats
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.probes import figures
 from byrote.probes import seed_statistics as over_seeds
 from byrote.probes.findings_compared import seed_tally
 from byrote.probes.group_comparison import PAIRED, WELCH, compare_groups
-from byrote.probes.groups import group, groups_of
+from byrote.probes.groups import Group, group, groups_of
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
 from byrote.probes.results.run_facts import facts_of
@@ -253,3 +256,24 @@ def test_generations_that_replace_and_accumulate_are_arms_of_their_own(tmp_path)
         meta = {"series": {"manifest": {"arm": arm, "seed": 3}}}
         names.append(facts_of("one", tmp_path / "one", meta).arm)
     assert names == ["generation replace synthetic 1", "generation accumulate synthetic 1"]
+
+
+def test_the_plane_of_arms_draws_medians_and_where_each_seed_ends() -> None:
+    """Of three seeds that complete 0, a quarter and three quarters of their members, and of an arm that has none."""
+    unique = planted_run()
+    model = unique.rows("repeat_loss", "later_blocks")
+    runs = []
+    for seed, share in enumerate((0.75, 0.0, 0.25)):
+        members = model.assign(probe="exact_match", metric="completed", value=share, lo=share, hi=share)
+        frame = pd.concat([unique.frame, members.assign(run=f"a-{seed}")], ignore_index=True)
+        runs.append(rebuilt(unique, frame=frame.assign(run=f"a-{seed}"), run=f"a-{seed}"))
+    others = [rebuilt(unique, frame=unique.frame.assign(run=f"b-{i}"), run=f"b-{i}") for i in range(2)]
+    arms = [Group("a", tuple(runs)), Group("b", tuple(others))]
+    plane = figures.memory_plane(arms, rule="prefix matching", memory="completed", base="a")
+    drawn = {trace.name: trace for trace in reversed(plane.data)}
+    assert drawn["a"].line.width and drawn["a"].y[-1] == 0.25
+    assert sorted(drawn["a, each seed"].y) == [0.0, 0.25, 0.75] and "b, its seeds" in drawn
+    assert (
+        "a ends at prefix matching" in plane.alt and "completed 0.25 (0.00 to 0.75 over 3 seeds)" in plane.alt
+    )
+    assert "2 to 3 seeds an arm" in plane.counts and set(plane.table["arm"]) == {"a", "b"}

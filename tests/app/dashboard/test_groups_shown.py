@@ -44,7 +44,7 @@ def test_two_groups_on_the_command_line(here):
     assert "2 of 2 seeds of unique and 0 of 2 of repeated form lasting induction heads" in words
     assert (
         "5 a side are needed" in words
-        and "repeated, first lasting induction head: seed 0 never, seed 1 never" in words
+        and "repeated, first lasting induction head: never (both seeds)" in words
     )
     assert "In these runs (2 and 2 seeds)" in words and not {"better", "worse"} & set(words.split())
     rows = json.loads(here("compare", *GROUPS, "--json").stdout)
@@ -98,9 +98,9 @@ def test_the_report_has_the_arms_each_seed_and_what_was_declared(here):
         for block in part["blocks"]
         if block["kind"] == "figure"
     }
-    assert "median of 2" in figures["repeat-loss-by-arm"]["finding"]
+    assert "unique 0.300 (0.300 to 0.300 over 2 seeds)" in figures["repeat-loss-by-arm"]["finding"]
     assert "uni-1" in str(figures["repeat-loss-by-arm"]["table"]["rows"][0])
-    assert "unique 0.90, repeated f=0.5 P=64 0.06" in figures["heads-by-arm"]["finding"]
+    assert "unique 0.900 (0.900 to 0.900 over 2 seeds); repeated" in figures["heads-by-arm"]["finding"]
     header = (here.folder / "report" / "scores.csv").read_text().partition("\n")[0]
     assert header.startswith("run,arm,step,")
 
@@ -142,8 +142,15 @@ def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, by
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     opened = [one["name"] for one in content["sections"] if not one["folded"]]
-    copying = "Copying lowers the loss by 0.20 nats in control, 0.20 in repeated (no clear change), 4.50 in unique (better). "
-    assert any(block.get("text", "").startswith(copying) for block in front["blocks"])
+    copying = re.compile(
+        r"Copying lowers the loss by 0\.20 nats in control, 0\.20 in repeated \(no clear change, 0 .*\), "
+        r"4\.50 in unique \(better, \+4\.30 \[\+4\.\d\d, \+4\.\d\d\]\)\. "
+    )
+    said = [block.get("text", "") for block in front["blocks"]]
+    assert any(map(copying.match, said)), said
+    assert any(
+        text.startswith("Means over 5 seeds an arm; in brackets the difference from control") for text in said
+    )
     by_arm = next(block for block in front["blocks"] if block.get("name") == "by-arm")["rows"]
     assert by_arm[0]["control, baseline"] == "0 of 5" and by_arm[0]["unique"]["text"] == "5 of 5"
     assert opened == ["finding", "arms-training", "intervals", "words"]  # what is said of one run is folded
@@ -190,7 +197,7 @@ def test_arms_that_are_drawn_beside_each_other_have_the_same_heads(tmp_path):
     figure = br.figures.arm_grids(groups[0], step=20)
     cells = figure.data[0].z
     assert len(cells) == 1 and cells[0][5] == 0.9 and cells[0][0] == 0.05  # L0H0 first, L1H2 last
-    assert "step 20" in figure.layout.title.text and figure.alt.endswith("one 0.90.")
+    assert "step 20" in figure.layout.title.text and figure.alt.endswith("one 0.900 (1 seed).")
 
 
 def test_the_compare_page_shows_every_seed(seeds, open_page):
@@ -202,7 +209,7 @@ def test_the_compare_page_shows_every_seed(seeds, open_page):
     )
     shown = " ".join(one.value.replace("\\", "") for one in page.markdown)
     assert seed_tally(found).replace("A", "unique").split(",")[0] in shown
-    assert "seed 0 never" in shown and "2 of 2 seeds of unique" in shown
+    assert "never (both seeds)" in shown and "2 of 2 seeds of unique" in shown
     assert "Arm against arm, over the seeds" in [one.value for one in page.header]
 
 

@@ -115,6 +115,6 @@ def test_many_runs_without_verdicts_are_summed_up_by_arm(tmp_path, open_page):
             }
             write_results(tmp_path, f"{name}-{seed}", units, arm=arm, seed=seed)
     assert heading(open_page("overview", tmp_path)) == (
-        "Strongest prefix matching, median of the seeds: unique 0.850 (0.800 to 0.900 over 3 seeds); "
-        "repeated f=0.5 P=64 0.250 (0.200 to 0.300 over 3 seeds)"
+        "Strongest prefix matching, median of the seeds: unique 0.85 (0.80 to 0.90 over 3 seeds); "
+        "repeated f=0.5 P=64 0.25 (0.20 to 0.30 over 3 seeds)"
     )
