@@ -44,10 +44,10 @@ def half_written(what: str) -> str:
     return f"half-written: {what}"
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """A help line for an unknown name: the nearest valid one, or all of them when nothing is near."""
     names = sorted(choices)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     if near:
         return f"did you mean {near[0]!r}?"
     return "choose from: " + ", ".join(names)

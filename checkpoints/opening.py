@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,7 @@ def open_series(
         "disk_budget_bytes": disk_budget_bytes,
         "step_map": step_map,
     }
-    if not isinstance(path, str | Path | Iterable):
-        raise CheckpointError(f"{path!r} is not a path", help="name a series, or the steps of one")
-    given = [path] if isinstance(path, str | Path) else list(path)
+    given = _paths(path, help="name a series, or the steps of one")
     targets = [target for named in given for target in _expand(named)]
     if not targets:
         raise CheckpointError("no path was given", help="name a series, or the steps of one")
@@ -98,7 +96,7 @@ def open_runs(
     Raises:
         CheckpointError: a path that is not there, holds nothing, or is broken.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    given = _paths(paths, help="name a series, a folder of runs, or a glob")
     targets = _unsplit([target for named in given for target in _expand(named)])
     if not targets:
         raise CheckpointError("no path was given", help="name a series, a folder of runs, or a glob")
@@ -108,6 +106,20 @@ def open_runs(
         for series in _series_at(target, on_broken, options):
             found.setdefault((series.path.resolve(), series.steps, series.name), series)
     return _uniquely_named(list(found.values()))
+
+
+def _paths(given: Any, *, help: str) -> list[Named]:
+    """One path or several, as a list.
+
+    Raises:
+        CheckpointError: something else, such as results or None.
+    """
+    found: list[Any] = list(given) if isinstance(given, list | tuple | set | Iterator) else [given]
+    for one in found:
+        if not isinstance(one, str | Path):
+            what = repr(one) if one is None or isinstance(one, int | float) else f"a {type(one).__name__}"
+            raise CheckpointError(f"{what} is not a path of checkpoints", help=help)
+    return found
 
 
 @dataclass(frozen=True)

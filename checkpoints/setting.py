@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from numbers import Integral
+from os import PathLike
+from pathlib import Path
 from typing import Any
+
+from byrote.checkpoints.errors import ByroteError
 
 MAX_SEED = 1 << 53  # of a seed that torch, numpy and JSON all hold exactly
 
@@ -18,6 +22,17 @@ def shown(help: str, **typed: Any) -> dict[str, Any]:
             (where they are not the field's).
     """
     return {"help": help, **typed}
+
+
+def path_of(value: object, name: str) -> Path:
+    """A path that a caller gave as the argument `name`.
+
+    Raises:
+        ByroteError: it is something else.
+    """
+    if isinstance(value, str | PathLike):
+        return Path(value)
+    raise ByroteError(f"{name}={value!r:.80} is not a path", help="give a text or a pathlib.Path")
 
 
 def is_whole(value: object) -> bool:

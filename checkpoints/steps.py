@@ -86,7 +86,7 @@ def step_of(step: Any) -> int:
     if found is None:
         raise CheckpointError(
             f"{repr(step)[:40]} is not a training step",
-            help="give a whole number, such as 512 or '1k'; series.select('last') takes specifications",
+            help="give a whole number, such as 512 or '1k'; for 'last' and 'log:12' there is series.select",
         )
     return found
 

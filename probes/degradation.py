@@ -61,7 +61,7 @@ ROW_COLUMNS = [
 ]  # fmt: skip
 
 
-@accepts_paths("a", "b")
+@accepts_paths("a", "b", one=True)
 def compare(
     a: Results,
     b: Results,

@@ -65,17 +65,20 @@ def seeds_an_arm(groups: Sequence[Group | Arm]) -> str:
 
 
 @accepts_paths("runs", several=True)
-def group(name: str, runs: Iterable[Table]) -> Group:
+def group(name: str, runs: Table | Iterable[Table]) -> Group:
     """A group of runs under a name.
 
     Args:
         name: of the arm.
-        runs: results of one run each, their folders, a folder of them, or a glob such as `results/unique-*`.
+        runs: results of one run or several, their folders, a folder of them, or a glob such as `results/unique-*`.
 
     Raises:
         ByroteError: no run, one training twice, or runs whose declared settings differ in more than seeds.
     """
-    runs = sorted(runs, key=lambda run: (*(-1 if s is None else s for s in run.facts.seeds), run.run))
+    runs = sorted(
+        [runs] if isinstance(runs, Table) else runs,
+        key=lambda run: (*(-1 if s is None else s for s in run.facts.seeds), run.run),
+    )
     if not runs:
         raise ByroteError(f"the group {name!r} has no runs", help="name results folders: --group ARM=GLOB")
     differing = differing_setting([run.facts.setting | {"arm": None} for run in runs])

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from byrote.checkpoints.atomic import LOCK, locked, make_folder, remove_leftovers
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.setting import path_of
 from byrote.probes.registry import OURS
 from byrote.probes.results import Results
 from byrote.probes.results.run_json import SCHEMA_VERSION, stored_run_json, write_run_json
@@ -75,11 +76,14 @@ def import_scores(
     settings = TableSettings(
         metric, unit, limits, "lower" if better == "lower" else "higher" if better else None, run
     )
+    root = path_of(out, "out")
+    if not isinstance(frame_or_path, pd.DataFrame):
+        frame_or_path = path_of(frame_or_path, "frame_or_path")
     metrics, ignored = read_scores(frame_or_path, settings)
     in_memory = isinstance(frame_or_path, pd.DataFrame)
     origin = source or ("a data frame" if in_memory else Path(str(frame_or_path)).name)
     notes = tuple(f"the column {clean(name)} was not read" for name in ignored)
-    return _write(Path(out), metrics, settings, source=clean(origin), notes=notes, fresh=fresh)
+    return _write(root, metrics, settings, source=clean(origin), notes=notes, fresh=fresh)
 
 
 def _write(

@@ -211,7 +211,7 @@ def _shown(
     if stimulus is not None and not isinstance(stimulus, Stimulus):
         raise ByroteError(
             f"stimulus={stimulus!r:.80} is not a Stimulus",
-            help="make one: br.Stimulus.from_tokens(ids, bos=0, copies=2)",
+            help="make one: br.Stimulus.from_tokens(np.load('blocks.npy'), bos=0, copies=2)",
         )
     if stimulus is None and not (is_whole(n_seq) and n_seq > 0):
         raise ByroteError(f"sequences={n_seq!r} is not a number of sequences", help="give 8 or more")
@@ -233,6 +233,8 @@ def _pattern(to: Any, shown: Stimulus) -> Float[Tensor, "n_seq query_pos key_pos
         if to == "induction":
             return perfect_induction(earlier_copies(torch.from_numpy(shown.match_tokens)))
         return perfect_previous(pos).expand(n_seq, -1, -1)
+    if to is None:
+        raise ByroteError("no pattern to clamp to is named", help=did_you_mean("", IDEALS))
     weights = torch.as_tensor(np.asarray(to, dtype=np.float32))
     pattern = weights.expand(n_seq, pos, pos) if weights.shape in ((pos, pos), (n_seq, pos, pos)) else None
     if pattern is None or pattern.triu(1).any() or (pattern < 0).any() or not pattern.isfinite().all():

@@ -12,9 +12,10 @@ from typing import Any
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.setting import path_of
 from byrote.probes.registry import use
 from byrote.probes.results import Results, Table
-from byrote.probes.results.opened import opened
+from byrote.probes.results.opened import one_run
 from byrote.probes.spec import Probe
 from byrote.probes.sweep.config import SweepConfig, checked_settings, require_device
 from byrote.probes.trajectory.verdict import Onset
@@ -72,7 +73,7 @@ def measure(
             name=name,
             step=step,
             tokenizer=None if tokenizer is None else Path(tokenizer),
-            out=None if out is None else Path(out),
+            out=None if out is None else path_of(out, "out"),
         )
     from byrote.probes.sweep.run import sweep
 
@@ -87,7 +88,9 @@ def measure(
 
     config = SweepConfig(probes=names, **settings)
     require_device(config)
-    outcome = sweep(found, config, out="results" if out is None else out, fresh=fresh, on_event=show)
+    outcome = sweep(
+        found, config, out="results" if out is None else path_of(out, "out"), fresh=fresh, on_event=show
+    )
     results = outcome.results
     what = "interrupted: what is finished is saved" if outcome.interrupted else repr(results)
     line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
@@ -103,7 +106,7 @@ def onset(results: Table | str | Path) -> Onset:
     Raises:
         ByroteError: a path is no results folder.
     """
-    return lasting_onset(opened(results))
+    return lasting_onset(one_run(results))
 
 
 def _line() -> Callable[[str, bool], None]:

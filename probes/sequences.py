@@ -99,14 +99,29 @@ def period(body: Int[np.ndarray, "n_seq pos"]) -> int:
     return next((r for r in range(1, n // 2 + 1) if (body[:, r:] == body[:, :-r]).all()), 0)
 
 
+def _kind_of(given: Any, ids: np.ndarray) -> str:
+    if given is None or isinstance(given, str) or not ids.size:
+        return f"{given!r:.40}"
+    return f"{ids.dtype} of shape {list(ids.shape)}" + (
+        f", the lowest {ids.min()}" if ids.dtype.kind == "i" else ""
+    )
+
+
 def _whole(tokens: Any) -> Int[np.ndarray, "n_seq pos"]:
     try:
         ids = np.atleast_2d(np.asarray(tokens))
     except ValueError:  # rows of unequal lengths
         ids = np.zeros(0)
-    if ids.ndim != 2 or ids.shape[1] < 2 or not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0:
+    if (
+        ids.size == 0
+        or ids.ndim != 2
+        or ids.shape[1] < 2
+        or not np.issubdtype(ids.dtype, np.integer)
+        or ids.min() < 0
+    ):
         raise ByroteError(
-            "own sequences are token ids: whole numbers from 0 on, rows of one length, at least 2 tokens",
+            "own sequences are token ids: whole numbers from 0 on, rows of one length, at least 2 tokens; "
+            f"this is {_kind_of(tokens, ids)}",
             help="such as Stimulus.from_tokens([[5, 9, 7], [4, 8, 6]], bos=0, copies=2)",
         )
     return ids.astype(np.int64)

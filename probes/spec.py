@@ -310,8 +310,10 @@ class Probe:
 
 
 def probe(
+    misplaced: object = None,
+    /,
     *,
-    unit: str,
+    unit: str = "",
     stimulus: str | PluginStimulus | tuple[str | PluginStimulus, ...] = (),
     range: tuple[float | int, float | int] | None = None,
     better: Better | None = None,
@@ -336,6 +338,11 @@ def probe(
     Raises:
         PluginError: a field that does not exist, an argument nothing can be shown for, a description without a unit.
     """
+    if misplaced is not None:
+        raise PluginError(
+            "@probe stands without its description",
+            help='@probe(unit="attention fraction", range=(0, 1), stimulus="repeated_random")',
+        )
     shown = stimulus if isinstance(stimulus, tuple) else (stimulus,)
     names = tuple(each.kind if isinstance(each, PluginStimulus) else each for each in shown)
     given = {

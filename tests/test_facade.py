@@ -90,7 +90,7 @@ def test_code_in_the_readme_uses_names_that_are_there() -> None:
     [
         (lambda run: br.measure(run, steps="log:4"), "no setting 'steps'. choose steps from the series"),
         (lambda run: br.measure(run, sequnces=8), "no setting 'sequnces'. did you mean 'sequences'"),
-        (lambda run: br.measure(run, sequences=0), "n_seq=0 is too small. give 1 or more"),
+        (lambda run: br.measure(run, sequences=0), "sequences=0 is too small. give 1 or more"),
         (lambda run: br.measure(run, device="gpu"), "no device 'gpu'. use cpu, cuda"),
         (lambda run: br.load(run, device="gpu"), "no device 'gpu'. use cpu, cuda"),
         (lambda run: br.load(run, dtype="int8"), "no dtype 'int8' for parameters. use float32"),
@@ -111,11 +111,42 @@ def test_code_in_the_readme_uses_names_that_are_there() -> None:
         (lambda run: br.ablate(run, []), "no head is named"),
         (lambda run: br.ablate(run, "L1H0", sequences=-3), "sequences=-3 is not a number of sequences"),
         (lambda run: br.Stimulus.from_tokens([[1, 2]], copies=10**9), "not a number of copies"),
+        (lambda run: br.Stimulus.from_tokens([[0.5, 2]]), r"this is float64 of shape \[1, 2\]. such as"),
+        (lambda run: br.compare(run), "missing a required argument: 'b'. it needs a, b"),
+        (lambda run: br.compare({}, run, aling="step"), "has no argument 'aling'. did you mean 'align'"),
+        (
+            lambda run: br.figures.trajectory(run, "induction"),
+            "nothing more without a name. name the rest: probe=",
+        ),
+        (lambda run: br.figures.trajectory([], probe="induction"), "no run was given"),
+        (lambda run: br.export(None, run / "play.html"), "results=None is not a path"),
+        (lambda run: br.probe(br.onset), "@probe stands without its description"),
     ],
 )
 def test_a_mistake_in_a_notebook_is_one_error_with_advice(call, words, lab_series):
     with pytest.raises(br.ByroteError, match=words):
         call(lab_series(1))
+
+
+WRONG_TYPES = {
+    "br.open_runs(None)": "None is not a path of checkpoints",
+    "br.open_series({})": "a dict is not a path of checkpoints",
+    "br.onset(None)": "None is neither results nor the path of some",
+    "br.onset({})": "a dict is not the results of one run",
+    "br.compare([], [])": "a list is not the results of one run",
+    "br.figures.save(None, 'x.svg')": "fig=None is not a figure",
+    "br.import_scores(None, 'scores')": "frame_or_path=None is not a path",
+    "br.export(None, 'play.html')": "results=None is not a path",
+}
+
+
+def test_another_type_is_one_error_too_where_nothing_checks_types(run_python) -> None:
+    calls = "\n".join(f"    lambda: {call}," for call in WRONG_TYPES)
+    printed = run_python(
+        f"import byrote as br\nfor call in (\n{calls}\n):\n    try: call()\n    except br.ByroteError as error: print(error)"
+    )
+    for line, words in zip(printed.splitlines(), WRONG_TYPES.values(), strict=True):
+        assert words in line
 
 
 # An option that has another name in Python, or none there: why.

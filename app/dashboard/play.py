@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.setting import path_of
 from byrote.dashboard import figure_cache, findings
 from byrote.dashboard.components.base import source
 from byrote.dashboard.components.circuit_graph import graph_data
@@ -96,14 +97,15 @@ def export(
         ByroteError: no run, two runs of one name, a name, probe, head or step there is not, or a place that cannot be written
             or ends as a file of another kind.
     """
-    place = page_file_of(Path(out), "play.html")
-    given = [results] if isinstance(results, (Results, str, PathLike)) else list(results)
+    place = page_file_of(path_of(out, "out"), "play.html")
+    given: list[Any] = [*results] if isinstance(results, list | tuple) else [results]
     opened: list[Results] = []
     for one in given:
         if isinstance(one, Results):
             opened.append(one)
         else:
-            opened += [Results.open(folder) for folder in run_folders([Path(one)]) or [Path(one)]]
+            folder = path_of(one, "results")
+            opened += [Results.open(place) for place in run_folders([folder]) or [folder]]
     report_inputs(opened[:1])
     library = Library({one.run: one for one in opened})
     if len(library.runs) < len(opened):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from byrote.checkpoints.atomic import explained_writes, write_text
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.setting import path_of
 from byrote.probes.figures.canvas import LINE_PX, Figure
 from byrote.probes.figures.select import counted, counts_in_words
 from byrote.probes.figures.svg import WIDTH_PX, figure_svg, still_style, theme_variables
@@ -43,7 +44,9 @@ def save(fig: Figure, path: str | PathLike[str], width: str = "column") -> Path:
     Raises:
         ByroteError: another width, another kind of file, or a place that cannot be written.
     """
-    place = Path(path)
+    if not hasattr(fig, "layout"):
+        raise ByroteError(f"fig={fig!r:.80} is not a figure", help="such as br.figures.trajectory(metric)")
+    place = path_of(path, "path")
     if place.suffix.lower() != ".svg":
         found = f"{place.suffix} files" if place.suffix else "files without an ending"
         raise ByroteError(

@@ -234,6 +234,8 @@ def _requested(
     runs = as_list(results_list)
     if base is not None and not isinstance(base, str):
         runs = [base, *runs]
+    if not runs:
+        raise ByroteError("no run was given", help='give results["prefix_matching"], or a list of such')
     found = [subject(one, probe, metric) for one in runs]
     if len({what[1:] for what in found}) > 1:
         raise ByroteError(

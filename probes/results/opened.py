@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from byrote.checkpoints.errors import ByroteError, NothingFoundError
+from byrote.checkpoints.errors import ByroteError, NothingFoundError, did_you_mean
 
 if TYPE_CHECKING:
     from byrote.probes.results.metric import Results
@@ -37,7 +37,7 @@ def opened(value: Any, *, several: bool = False) -> Any:
             f"{value.path} holds checkpoints, not results",
             help="measure them first: results = br.measure(series)",
         )
-    if isinstance(value, int | float | bytes):
+    if value is None or isinstance(value, int | float | bytes):
         raise ByroteError(
             f"{value!r} is neither results nor the path of some", help="give Results, or their folder"
         )
@@ -45,6 +45,22 @@ def opened(value: Any, *, several: bool = False) -> Any:
         found = [opened(one, several=several) for one in value]
         return [run for one in found for run in (one if isinstance(one, list) else [one])]
     return value
+
+
+def one_run(value: Any) -> Any:
+    """Results of one run for what was given: themselves, or their folder.
+
+    Raises:
+        ByroteError: something else, such as a list, or one metric.
+    """
+    found = opened(value)
+    if not hasattr(found, "usable_steps"):
+        what = type(found).__name__
+        more = "; groups are compared with br.compare_groups" if isinstance(found, list | tuple) else ""
+        raise ByroteError(
+            f"a {what} is not the results of one run", help=f"give Results, or their folder{more}"
+        )
+    return found
 
 
 def results_in(places: Iterable[str | Path]) -> list[Results]:
@@ -79,12 +95,13 @@ def _expanded(text: str) -> list[Path]:
     return folders
 
 
-def accepts_paths(*names: str, several: bool = False) -> Callable[[F], F]:
+def accepts_paths(*names: str, several: bool = False, one: bool = False) -> Callable[[F], F]:
     """Decorator: where these arguments are paths of results folders, the function gets the results.
 
     Args:
         names: of arguments; the first one of the function where none is named.
         several: as for `opened`.
+        one: whether each is one run, and nothing else.
     """
 
     def decorate(function: F) -> F:
@@ -93,12 +110,34 @@ def accepts_paths(*names: str, several: bool = False) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs)
+            try:
+                given = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise _misused(function.__name__, signature, kwargs, error) from None
             for name in taken:
                 if name in given.arguments:
-                    given.arguments[name] = opened(given.arguments[name], several=several)
+                    value = given.arguments[name]
+                    given.arguments[name] = one_run(value) if one else opened(value, several=several)
             return function(*given.args, **given.kwargs)
 
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def _misused(name: str, signature: inspect.Signature, given: Iterable[str], error: TypeError) -> ByroteError:
+    """What is wrong with the arguments of a call, for somebody who guessed them."""
+    parameters = signature.parameters.values()
+    by_name = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    if unknown := [one for one in given if one not in signature.parameters]:
+        return ByroteError(
+            f"{name}() has no argument {unknown[0]!r}", help=did_you_mean(unknown[0], signature.parameters)
+        )
+    if "too many" in str(error):
+        first = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+        return ByroteError(
+            f"{name}() takes {', '.join(first)} and nothing more without a name",
+            help=f"name the rest: {', '.join(f'{one}=' for one in by_name)}",
+        )
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind < one.VAR_KEYWORD]
+    return ByroteError(f"{name}(): {error}", help=f"it needs {', '.join(needed)}")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.steps import step_of
 from byrote.interp.axes import head_label, pair_label
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import step_number
@@ -64,14 +65,15 @@ def _node(layer: Any, head: Any) -> tuple[int, int | None]:
     return int(layer), None if pd.isna(head) else int(head)
 
 
-def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
-    """The rows of one step, and that step; None is the last.
+def at_step(rows: pd.DataFrame, step: int | str | None) -> tuple[pd.DataFrame, int]:
+    """The rows of one step (512, "1k", "first" or "last"), and that step; None is the last.
 
     Raises:
         ByroteError: that step was not swept; the help names the nearest that were.
     """
     steps = sorted({int(s) for s in rows["step"]})
-    wanted = steps[-1] if step is None else int(step)
+    ends = {"first": steps[0], "last": steps[-1], None: steps[-1]}
+    wanted = ends[step] if step in ends else step_of(step)
     if wanted not in steps:
         nearest = sorted(sorted(steps, key=lambda s: abs(s - wanted))[:2])
         message = f"step {step_number(wanted)} is not in these results ({len(steps)} steps, "

@@ -169,6 +169,7 @@ def checked_settings(settings: Mapping[str, Any], *, of: str, names: Iterable[st
     known = {one.name: one for one in fields(SweepConfig)}
     called = {one.metadata["called"]: name for name, one in known.items() if "called" in one.metadata}
     found, names = {called.get(name, name): value for name, value in settings.items()}, set(names)
+    given = {called.get(name, name): name for name in settings}
     for name, value in found.items():
         if name not in names:
             choices = names | {option for option, field_name in called.items() if field_name in names}
@@ -179,7 +180,7 @@ def checked_settings(settings: Mapping[str, Any], *, of: str, names: Iterable[st
             )
         wrong, help = _wrong_with(value, known[name])
         if wrong:
-            raise ByroteError(f"{name}={value!r} {wrong}", help=help)
+            raise ByroteError(f"{given[name]}={value!r} {wrong}", help=help)
         if "path" in known[name].metadata and isinstance(value, str):
             found[name] = Path(value)
     return found

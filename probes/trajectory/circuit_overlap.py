@@ -28,7 +28,7 @@ PROBE = "edge_attribution"
 _AXES = ["metric", "src_layer", "src_head", "layer", "head"]
 
 
-@accepts_paths()
+@accepts_paths(one=True)
 def circuit_overlap(results: Table, *, k: int = 32, to: int | None = None, seed: int = 0) -> pd.DataFrame:
     """One row per pair of neighbouring measured steps, or per step against one of them.
 
