@@ -339,10 +339,8 @@ def probe(
         PluginError: a field that does not exist, an argument nothing can be shown for, a description without a unit.
     """
     if misplaced is not None:
-        raise PluginError(
-            "@probe stands without its description",
-            help='@probe(unit="attention fraction", range=(0, 1), stimulus="repeated_random")',
-        )
+        example = '@probe(unit="attention fraction", range=(0, 1), stimulus="repeated_random")'
+        raise PluginError("@probe stands without its description", help=example)
     shown = stimulus if isinstance(stimulus, tuple) else (stimulus,)
     names = tuple(each.kind if isinstance(each, PluginStimulus) else each for each in shown)
     given = {
