@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.steps import parse_steps, step_of
+from byrote.checkpoints.steps import parse_steps, span_of, step_of
 
 Inside = tuple[str | int, ...]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # how a name that is not UTF-8 shows in Python
@@ -133,9 +133,7 @@ class CheckpointSeries:
     @property
     def span(self) -> str:
         """The steps in words: ``steps 0-1,000``, ``step 5,000`` or ``no steps``."""
-        if len(self) < 2:
-            return f"step {self.steps[0]:,}" if self.checkpoints else "no steps"
-        return f"steps {self.steps[0]:,}-{self.steps[-1]:,}"
+        return span_of(self.steps)
 
     def __repr__(self) -> str:
         gaps = f", {len(self.gaps)} that cannot be read (.gaps)" if self.gaps else ""

@@ -69,6 +69,13 @@ def _term(term: str, steps: Sequence[int], where: str) -> set[int]:
     )
 
 
+def span_of(steps: Sequence[int]) -> str:
+    """Steps in words: ``steps 0-1,000``, ``step 5,000`` or ``no steps``."""
+    if len(steps) < 2:
+        return f"step {steps[0]:,}" if steps else "no steps"
+    return f"steps {steps[0]:,}-{steps[-1]:,}"
+
+
 def step_of(step: Any) -> int:
     """A step as a number: 512, or "512" and "1k" as in a specification.
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.setting import is_whole
+from byrote.checkpoints.steps import span_of
 from byrote.interp.axes import parse_heads
 from byrote.probes.registry import featured
 from byrote.probes.results.curve import Curve
@@ -24,7 +25,7 @@ from byrote.probes.results.table import Table
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.trajectory.events import EventTable, onsets, peaks
 from byrote.probes.trajectory.verdict import onset
-from byrote.probes.wording import as_html, visible
+from byrote.probes.wording import as_html, counted, visible
 
 HeadName = str | tuple[int, int]
 _HEADS_SHOWN = 5
@@ -71,8 +72,8 @@ class Scores:
         """Steps with a row, ascending."""
         return sorted(int(step) for step in self.rows["step"].unique())
 
-    def at(self, step: int) -> Scores:
-        """The same at one step.
+    def at(self, step: int | str) -> Scores:
+        """The same at one step: 512, "1k", "first" or "last".
 
         Raises:
             ByroteError: that step was not measured; the help names the nearest that were.
@@ -191,8 +192,7 @@ class Scores:
 
     def _title(self) -> str:
         name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
-        span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
-        steps = f"step{'s' * (len(self.steps) > 1)} {span}"
+        steps = span_of(self.steps)
         if self.results.imported:
             return f"{name} of {self.results.run} ({self.unit}), {steps}, imported, no samples: no intervals"
         n = int(self.rows["n"].max())
@@ -200,17 +200,21 @@ class Scores:
         seed = "not recorded" if found is None else found
         return f"{name} of {self.results.run} ({self.unit}), {steps}, n={n}, sequence seed {seed}"
 
-    def _strongest(self) -> pd.DataFrame:
-        return self.top(_HEADS_SHOWN).drop(columns="rank")
+    def _strongest(self) -> tuple[str, pd.DataFrame]:
+        """The strongest heads at the last step with a heading; of a number about the whole model, that one row."""
+        table = self.top(_HEADS_SHOWN).drop(columns="rank")
+        if len(table) and not table["head"].any():
+            return "at the last step:", table.drop(columns="head")
+        return "strongest at the last step:", table
 
     def __repr__(self) -> str:
-        table = self._strongest()
+        heading, table = self._strongest()
         body = "nothing was measured" if table.empty else table.to_string(index=False, float_format="%.3f")
-        return f"{visible(self._title())}\nstrongest at the last step:\n{body}"
+        return f"{visible(self._title())}\n{heading}\n{body}"
 
     def _repr_html_(self) -> str:
         """For notebooks; offline, everything escaped."""
-        table = self._strongest().to_html(index=False, float_format="%.3f", escape=True, border=0)
+        table = self._strongest()[1].to_html(index=False, float_format="%.3f", escape=True, border=0)
         return f"<p><b>{as_html(self._title())}</b></p>{table}<p>{as_html(self.info.summary)}</p>"
 
 
@@ -264,12 +268,11 @@ class Results(Table):
         return dataset_of(self)
 
     def __repr__(self) -> str:
-        span = f"steps {self.steps[0]:,}-{self.steps[-1]:,}" if self.steps else "no steps"
-        flagged = f", {len(self.left_out)} steps left out by lint" if self.left_out else ""
+        flagged = f", {counted(len(self.left_out), 'step')} left out by lint" if self.left_out else ""
         origin = f", imported from {self.imported}, no samples: no intervals" if self.imported else ""
         return (
-            f"Results({self.run!r}: {len(self.steps)} checkpoints, {span}, {self.n_rows:,} observations, "
-            f"{len(self.gaps)} gaps{flagged}{origin})"
+            f"Results({self.run!r}: {counted(len(self.steps), 'checkpoint')}, {span_of(self.steps)}, "
+            f"{counted(self.n_rows, 'observation')}, {counted(len(self.gaps), 'gap')}{flagged}{origin})"
         )
 
     def _repr_html_(self) -> str:

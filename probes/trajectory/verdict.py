@@ -52,6 +52,9 @@ class Onset:
     loss: Loss | None = None
     only_step: int | None = None
 
+    def __repr__(self) -> str:
+        return f"Onset({self.text!r}, bracket={self.bracket}, heads_at_end={self.heads_at_end})"
+
 
 @dataclass(frozen=True)
 class Loss:

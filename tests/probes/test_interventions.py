@@ -295,7 +295,7 @@ def test_what_a_notebook_shows_is_short(results, model, place):
     shown += [br.group("a", [results]), results, results["prefix_matching"]]
     lengths = [len(repr(one)) for one in shown]
     assert max(lengths) < 700, lengths
-    assert repr(series).startswith("CheckpointSeries('planted': 1 checkpoints, steps")
+    assert repr(series).startswith("CheckpointSeries('planted': 1 checkpoint, step")
     assert "layers x 4 heads" in repr(model)
     assert repr(shown[3]).startswith("Capture('step 0': 1 x 3 tokens, pattern [")
     assert shown[4].sentence in repr(shown[4]) and "<table" in shown[4]._repr_html_()
