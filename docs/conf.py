@@ -61,9 +61,11 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_show_sphinx = False
+html_use_index = False  # the API page lists every name, and the search finds them
+smartquotes_action = "q"  # quotation marks alone: --every in a sentence keeps its dashes
 html_copy_source = False
 html_theme_options = {
-    "light_css_variables": {"font-stack": "system-ui, sans-serif"},
+    "light_css_variables": {"font-stack": "system-ui, sans-serif", "code-font-size": "0.75rem"},
     "footer_icons": [],
 }
 
@@ -151,15 +153,30 @@ def _text_above(name: str) -> str:
     return re.sub(r"\]\((?!https?:|#)(\w+\.\w+)(?=[#)])", lambda m: f"]({ABOVE.get(m[1], m[1])}", text)
 
 
-def list_parameters(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Make a list of each signature of several lines, which Sphinx writes as definitions without a term."""
-    context["body"] = re.sub(
+def finish(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Make a list of each signature of several lines, which Sphinx writes as definitions without a term; let `a|b|c` break.
+
+    Between a parameter and what it is, where Sphinx writes two hyphens for a dash, stands a colon.
+    """
+    body = re.sub(
         r"<dl>\n(<dd>.*?)</dl>",
         lambda found: (
             f'<ul class="parameters">\n{found[1].replace("<dd>", "<li>").replace("</dd>", "</li>")}</ul>'
         ),
-        context.get("body", ""),
+        context.get("body", "").replace(" -- ", ": "),
         flags=re.DOTALL,
+    )
+    context["body"] = re.sub(
+        r'<span class="pre">[^<]+\|[^<]+</span>', lambda found: found[0].replace("|", "|<wbr>"), body
+    )
+
+
+def without_factories(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: Any
+) -> Any:
+    """A default made by a function is not Python, and Sphinx would set the whole signature as plain text."""
+    return (
+        (signature.replace("<factory>", "..."), returns) if signature and "<factory>" in signature else None
     )
 
 
@@ -180,7 +197,8 @@ class NotebookParser(MystParser):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", read)
-    app.connect("html-page-context", list_parameters)
+    app.connect("html-page-context", finish)
+    app.connect("autodoc-process-signature", without_factories)
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
     return {"parallel_read_safe": True}

@@ -3,7 +3,7 @@
     PYTHONPATH=tests python tests/gallery_page.py FOLDER
 
 Trains and measures what is missing in FOLDER (15 small runs), takes the rest from the runs that docs/claims and docs/lab hold, and
-draws. tests/probes/test_gallery_page.py sees that no figure is missing and that the page is the one written here.
+draws. tests/test_tutorials.py requires that no figure is missing and that the page is the one written here.
 """
 
 from __future__ import annotations

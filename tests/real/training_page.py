@@ -49,7 +49,7 @@ PAGE = "training.md"
 
 
 def moved(found: Triple, one: Shown) -> str:
-    """What a difference says: a rise, a fall, or neither surely."""
+    """What a difference says: a rise, a fall, or neither significantly."""
     value, lo, hi = found
     if not lo * hi > 0:
         return f"shows no clear change ({interval(*found, sign=True)} {one.unit})"
