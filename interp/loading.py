@@ -106,7 +106,7 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> HookedModel:
-    """A checkpoint behind hooks; see `load_fresh`.
+    """One checkpoint as a hooked model: `.bridge` is TransformerLens's `TransformerBridge`. See `load_fresh`.
 
     Args:
         checkpoint: such as `series.at(512)`; or a series, or a path as `open_series` takes it.

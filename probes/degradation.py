@@ -1,12 +1,12 @@
 """Run against run: paired differences on the same tokens, with intervals, corrected over metrics, heads and steps. No torch.
 
 Both runs saw the same stimuli, so per-sequence values are paired and subtracted before anything is averaged. The
-intervals cover the choice of test sequences. They do not cover the training seed: two runs of one arm differ as surely as
+intervals cover the choice of test sequences. They do not cover the training seed: two runs of one arm differ as significantly as
 two arms do, so that nothing here is better or worse, only higher or lower in these two runs. `group_comparison` compares
 arms of several seeds.
 
 A change is reported only when its whole interval lies beyond the smallest effect of interest (`byrote.probes.rules`) and q
-is below 5%: paired sequences make any two checkpoints differ surely in something. Heads stand against each other by name
+is below 5%: paired sequences make any two checkpoints differ significantly in something. Heads stand against each other by name
 only where both runs grew from the same weights.
 """
 

@@ -31,7 +31,7 @@ HALF = 0.5  # tries
 
 
 def degrade_calibrations() -> list[Calibration]:
-    """Everything of `byrote.probes.degrade` that says something surely."""
+    """Everything of `byrote.probes.degrade` that reaches a verdict."""
     return [
         *verdict_calibrations(),
         *size_calibrations(),

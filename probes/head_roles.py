@@ -4,9 +4,9 @@ Roles, strongest first; a head has the first that holds at the step:
 
 1. induction head: the `induction` verdict says yes
 2. previous-token head: `is_previous_token_head` of `byrote.probes.rules`
-3. matches prefixes: prefix matching stands surely above its null, and the head is called no induction head
+3. matches prefixes: prefix matching stands significantly above its null, and the head is called no induction head
 4. attends to position 0: nearly all of its attention is there, as `rests` has it
-5. looks back: attention to the token before, or to earlier copies of the same token, stands surely above its null
+5. looks back: attention to the token before, or to earlier copies of the same token, stands significantly above its null
 6. none of these, though at least one of them was tested
 
 Above its null: `surely_above` of `byrote.probes.rules`, for as many heads as there are.
@@ -182,7 +182,7 @@ def _row(results: Table, probe: str, head: Head, step: int) -> Any:
 
 
 def _above_by(results: Table, probe: str, head: Head, step: int) -> float:
-    """How far a head stands above the null of a probe, -inf where it does not surely."""
+    """How far a head stands above the null of a probe, -inf where not significantly."""
     row = _row(results, probe, head, step)
     if row is None:
         return float("-inf")

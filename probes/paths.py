@@ -25,7 +25,7 @@ class Path:
         way: "k" or "q", the input of the later head.
         change: of the later head's prefix matching without it, an attention fraction; below 0 where the path serves.
         lo, hi: its 95% interval.
-        carries: whether the later head surely needs it, see `path_carries`.
+        carries: whether the later head needs it, significantly: see `path_carries`.
     """
 
     source: Head

@@ -28,7 +28,7 @@ ALPHA = 0.05
 SMALLEST = 0.05
 """Smallest effect of interest of a score between 0 or -1 and 1, and of a loss in nats.
 
-With paired sequences any two checkpoints, and any trained head and its null, differ surely in something. Ours; what it
+With paired sequences any two checkpoints, and any trained head and its null, differ significantly in something. Ours; what it
 costs is in docs/decisions/0002-induction-verdict.md and printed by `byrote selftest`.
 """
 
@@ -45,7 +45,7 @@ COPIED_FRAC_OF_MEAN = 0.25
 """An id is copied where a head raises it by this share of what it raises on average: ids it does not copy get 0."""
 
 COPIED_FRAC = 0.25
-"""Share of ids that an induction head surely copies. The algorithm works on any token; heads of trained models that share
+"""Share of ids that an induction head has to copy. The algorithm works on any token; heads of trained models that share
 the vocabulary between them copy a third or more each, a head for a few ids 3 of 63."""
 
 SINK = 0.8
@@ -87,7 +87,7 @@ docs/calibration.md has the coverage of every interval at n = 8, 12, 16, 24 and 
 """
 
 PREVIOUS_TOKEN = 0.4
-"""Attention to the token before that surely makes a previous-token head: the threshold commonly taken for such heads."""
+"""Attention to the token before that makes a head a previous-token head: the threshold commonly taken for such heads."""
 
 PREFIX_MATCHING = 0.4
 """Prefix matching of a head that is commonly called strong; a working threshold of the field, from no paper."""
@@ -136,10 +136,10 @@ SECONDARY: Final = (
 """The eight further metrics of a comparison, corrected together (Holm): does it copy, by which heads, and at what price."""
 
 WORSE_THAN_UNIFORM_NATS = 0.5
-"""By how much loss on text must surely exceed that of guessing to be an alert; fresh initialisations stay within it."""
+"""By how much loss on text must significantly exceed that of guessing to be an alert; fresh initialisations stay within it."""
 
 FAR_WORSE_NATS = 1.0
-"""By how much it must surely exceed that of both steps beside (of the step before, at the last): as much as a small model
+"""By how much it must significantly exceed that of both steps beside (of the step before, at the last): as much as a small model
 learns over its whole second half of training, and far above what a spike of the loss leaves at a saved step."""
 
 UNCLEAR: Final = "no clear change"
@@ -306,7 +306,7 @@ def is_called(verdict: ArrayLike) -> Flags:
 
 
 def is_previous_token_head(lo: Numbers) -> Flags:
-    """Which heads surely look one token back.
+    """Which heads look one token back, significantly.
 
     Args:
         lo: lower ends of the intervals of `previous_token`, an attention fraction.
@@ -466,7 +466,7 @@ LOST_FRAC = 0.25
 
 
 def is_lost(lo: float, hi: float) -> bool:
-    """Whether a head is surely weaker at a later step: intervals that do not overlap, by more than SMALLEST.
+    """Whether a head is significantly weaker at a later step: intervals that do not overlap, by more than SMALLEST.
 
     Two 95% intervals that do not touch are a stricter test than one of the difference (p below about 0.6%).
 
@@ -478,7 +478,7 @@ def is_lost(lo: float, hi: float) -> bool:
 
 
 def path_carries(change: float, hi: float, *, among: int) -> bool:
-    """Whether a head surely needs a path: its prefix matching falls by more than SMALLEST without it.
+    """Whether a head needs a path, significantly: its prefix matching falls by more than SMALLEST without it.
 
     Args:
         change: of prefix matching with the path ablated, an attention fraction.
@@ -489,7 +489,7 @@ def path_carries(change: float, hi: float, *, among: int) -> bool:
 
 
 def stands_out(z: float, *, among: int) -> bool:
-    """Whether the highest of several z, each standard normal under its null, is surely above 0 (one-sided, Bonferroni).
+    """Whether the highest of several z, each standard normal under its null, is significantly above 0 (one-sided, Bonferroni).
 
     Args:
         z: in standard deviations of the null.

@@ -19,7 +19,7 @@ def loss_facts(results: Results) -> list[Fact]:
     """Steps whose loss on random or on repeated tokens is above that of guessing uniformly, or on text beyond doubt too high.
 
     A loss above uniform is natural where random tokens are unlike anything in the training data, and where a model
-    memorised: it is a note. A single step above it, between steps surely below, is a warning.
+    memorised: it is a note. A single step above it, between steps significantly below, is a warning.
 
     Args:
         results: with the probes `repeat_loss` and `held_out_loss`; without them there are no facts.
@@ -28,7 +28,7 @@ def loss_facts(results: Results) -> list[Fact]:
     for metric, words in METRICS.items():
         rows = results.select("repeat_loss", metric)
         rows = rows[rows["valid"]].sort_values("step")
-        worse, better = rows["lo"] > rows["chance"], rows["hi"] < rows["chance"]  # than guessing, surely
+        worse, better = rows["lo"] > rows["chance"], rows["hi"] < rows["chance"]  # than guessing
         alone = worse & better.shift(1, fill_value=False) & better.shift(-1, fill_value=False)
         meaning = (
             f"On {words} this step is worse than guessing and its neighbours are not: look at its weights."

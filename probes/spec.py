@@ -89,7 +89,7 @@ class ProbeInfo:
         position_start: value of `position` at a curve's first point.
         units: units of metrics that differ from the main one's.
         smallest: metric, or unit of several -> (smallest effect in that unit, why it is that one): a difference that is
-            not surely larger is no finding. Units that are not named have that of `byrote.probes.rules.SMALLEST_BY_UNIT`.
+            not significantly larger is no finding. Units that are not named have that of `byrote.probes.rules.SMALLEST_BY_UNIT`.
         reads_as: what small, large and typical values say, and what they do not.
         not_measured: when there is no number.
         undefined: the reason given when no sequence has a defined value.
@@ -322,7 +322,7 @@ def probe(
     metrics: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> Callable[[Callable[..., Any]], Probe]:
-    """Make a function a probe.
+    """Decorator: make a function a probe.
 
     Args:
         unit: of the main metric.

@@ -213,7 +213,7 @@ def degradation_of(first: Results, *more: Results, baseline: str, metric: str) -
         metric: PROBE/METRIC that is damaged; "" finds it.
 
     Raises:
-        ByroteError: no arm is surely the baseline.
+        ByroteError: no arm is clearly the baseline.
     """
     found = degradation(by_arm((first, *more)), DegradeSettings(baseline=baseline, metric=metric))
     return replace(found, groups=())

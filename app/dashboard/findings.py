@@ -50,7 +50,7 @@ def half_risen(run: Results, probe: str, metric: str, head: tuple[int, int]) -> 
 
 @run_cache(512)
 def above_null_since(run: Results, probe: str, metric: str, head: tuple[int, int]) -> str:
-    """Between which measured steps a head first stood surely above its null, and did so at the next too; "–" where it does not."""
+    """Between which measured steps a head first stood significantly above its null, and did so at the next too; "–" where it does not."""
     mine = head_curve(run, probe, metric, head)
     if mine is None:
         return "–"

@@ -56,7 +56,7 @@ def fill(
 
 
 def counted(part: Rephrased, places: Places, n_steps: int) -> Int[np.ndarray, " pool_size"]:
-    """How often each document has been trained on word for word: in every round that is the first of its phrasings."""
+    """How often each document has been trained on verbatim: in every round that is the first of its phrasings."""
     rounds = n_steps * places.n // part.pool_size
     whole = -(-rounds // part.phrasings)
     if rounds % part.phrasings:

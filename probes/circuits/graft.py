@@ -7,7 +7,7 @@ Source: Singh et al. 2024, arXiv:2404.07129 (sub-circuits taken from another poi
    step; z: with their outputs as they are there on the same tokens; pattern: with their attention as it is there,
    applied to the values of the step `into`
 3. change = 2 minus into, paired by sequence; returned = what the graft gives back of the way from into to from: mean
-   change over mean (from - into), bootstrapped together; undefined where the two steps do not differ surely
+   change over mean (from - into), bootstrapped together; undefined where the two steps do not differ significantly
 4. control: the change when as many other heads of the same layers are grafted instead, mean over up to 20 distinct
    draws; where a layer has too few others, or they share keys and values with the rest, there is none
 """

@@ -269,7 +269,7 @@ class Signatures:
 
     Attributes:
         excess: prefix_matching minus its shuffled null, per sequence, as the induction verdict judges it.
-        joint: heads that match prefixes and raise what followed, surely and however little.
+        joint: heads that match prefixes and raise what followed, significantly and however little.
         called: heads the induction verdict calls.
         n_called: how many; NaN where copying was not measured, and so nothing can be called.
     """
@@ -329,7 +329,7 @@ _OF_MATCHING = (
 
 
 def _joint(tests: InductionTests) -> np.ndarray:
-    """Heads that match prefixes and, where it was measured, raise what followed: surely, by however little."""
+    """Heads that match prefixes and, where it was measured, raise what followed: significantly, by however little."""
     tested = [q for name, q in tests.q.items() if name in ("q_prefix", "q_dla")]
     return np.logical_and.reduce([q < ALPHA for q in tested])
 

@@ -38,12 +38,12 @@ _BITS_SMALLEST = 0.05  # bits per parameter, see the card of unintended_bits
 
 @dataclass(frozen=True)
 class Capacity:
-    """Bits per parameter over data set sizes.
+    """Memorised bits per parameter, by the number of sequences there are to memorise.
 
     Attributes:
         rows: one per data set size: members, seeds, value, lo, hi in bits per parameter, and values, one per seed.
         plateau, lo, hi: of the largest data set.
-        rising: whether it surely still grows.
+        rising: whether it still grows significantly.
     """
 
     rows: pd.DataFrame
@@ -54,7 +54,7 @@ class Capacity:
 
 
 def capacity(runs: pd.DataFrame, *, seed: int = 0) -> Capacity:
-    """Plateau of memorised bits per parameter.
+    """Memorised bits per parameter at the plateau: capacity.
 
     Args:
         runs: `run_rows` of `unintended_bits` `per_parameter`, with `pool` declared: how many sequences there were to memorise.
@@ -86,7 +86,7 @@ def capacity(runs: pd.DataFrame, *, seed: int = 0) -> Capacity:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Extraction by number of duplicates.
+    """Share of members extracted, by how often each was trained on.
 
     Attributes:
         rows: one per number of duplicates: duplicates, extracted, members; value (share, mean over runs), lo, hi; values, one per run.

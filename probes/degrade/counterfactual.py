@@ -27,7 +27,7 @@ from byrote.probes.rules import ALPHA
 from byrote.probes.seed_statistics import SeedDifference, label_p, paired_difference, unpaired_difference
 from byrote.probes.statistics import benjamini_hochberg
 
-SURELY = "significantly memorised"
+SIGNIFICANTLY = "significantly memorised"
 LEAST_RUNS = 2  # with a member, and without it
 COUNTERFACTUAL_COLUMNS = (
     "member", "with", "without", "mean_with", "mean_without", "value", "lo", "hi", "p", "q", "memorised",
@@ -36,12 +36,12 @@ COUNTERFACTUAL_COLUMNS = (
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Counterfactual memorisation of members.
+    """Counterfactual memorisation: what runs trained on a member know of it that runs not trained on it do not.
 
     Attributes:
         rows: `COUNTERFACTUAL_COLUMNS`, one per member that can be judged, the most memorised first.
         mean: over these members, with its interval over runs.
-        memorised_frac: share of them that are surely memorised.
+        memorised_frac: share of them that are significantly memorised.
         runs: how many.
         left_out: members that too few runs have, or lack.
     """

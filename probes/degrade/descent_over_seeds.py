@@ -41,12 +41,12 @@ class Extremum:
 
 @dataclass(frozen=True)
 class ArmDescent:
-    """A fall, a rise and a second fall over seeds.
+    """Double descent of an arm: a fall, a rise and a second fall of the loss, with intervals over seeds.
 
     Attributes:
         dip, top: of the smoothed mean curve.
         fall, rise, second_fall: over seeds, each read where the other seeds have their extrema.
-        found: all three surely exceed the smallest effect.
+        found: all three significantly exceed the smallest effect.
         seeds: how many have a curve.
         seeds_with: on how many the three differences are all above 0.
     """
@@ -109,7 +109,7 @@ def double_descent(
     seed: int = 0,
     n_draws: int = N_DRAWS,
 ) -> ArmDescent | None:
-    """The best candidate over seeds; None where no mean of the other seeds has a dip and a top.
+    """The clearest double descent over seeds; None where no mean of the other seeds has a dip and a top.
 
     Args:
         steps: ascending, at least five.

@@ -70,7 +70,7 @@ def head_shares(score: pd.DataFrame, verdict: pd.DataFrame, previous: pd.DataFra
 
 
 def displacement(a: Group, b: Group, *, step: int | None = None) -> tuple[pd.DataFrame, str]:
-    """Shares of the copied token's logit by class of head in the control and in the arm.
+    """Which class of head raises the copied token's logit, in the control and in the arm: have others replaced induction heads?
 
     Args:
         a, b: control and arm.
@@ -129,7 +129,7 @@ def shares_table(
 
 
 def reading(table: pd.DataFrame) -> str:
-    """What the differences say: absent and not replaced, displaced by others, weaker, or none of it surely."""
+    """What the differences say: absent and not replaced, displaced by others, weaker, or none of it significantly."""
     by = table.set_index("class")
     if table[["seeds_a", "seeds_b"]].min(axis=None) < MIN_SEEDS:
         return UNCLEAR_WHICH

@@ -53,13 +53,13 @@ class Edge:
 
 @dataclass(frozen=True)
 class Peak:
-    """The worst dose, and whether it lies between others.
+    """The worst dose, and whether it lies between milder ones.
 
     Attributes:
         dose: with the largest mean damage.
         chosen: how often each inner dose was chosen on the other seeds: dose -> share of seeds.
         over_smallest, over_largest: by how much the chosen dose is worse than either end, on seeds that chose nothing.
-        interior: both surely exceed the smallest effect, with 5 seeds or more.
+        interior: both significantly exceed the smallest effect, with 5 seeds or more.
         p_umbrella: of no difference between doses, by permutation; NaN with fewer than two seeds a dose.
         seeds: of the dose that has fewest.
     """
@@ -75,7 +75,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """Damage by dose.
+    """Damage by dose, for every size and seed.
 
     Attributes:
         over: which fact of the runs the dose is.
@@ -359,7 +359,7 @@ def _edge(at: float, draws: Float[np.ndarray, " draws"], seeds: int, *, side: in
 
 @dataclass(frozen=True)
 class Boundary:
-    """E = k N^a for one end of the band over sizes.
+    """How one end of the damaging band moves with model size: the fit E = k N^a.
 
     Attributes:
         side: left or right.

@@ -39,7 +39,7 @@ def effective_data(
     epochs: Float[np.ndarray, "*shape"] | float,
     r_star: float = R_STAR_DATA,
 ) -> Float[np.ndarray, "*shape"]:
-    """D' in the unit of `unique` (equation 5).
+    """Effective data D' of repeated epochs, in the unit of `unique` (Muennighoff et al. 2023, equation 5).
 
     Args:
         unique: unique tokens U.
@@ -53,7 +53,7 @@ def effective_data(
 
 @dataclass(frozen=True)
 class RStar:
-    """A refitted constant.
+    """R* of repeated epochs (Muennighoff et al. 2023), refitted.
 
     Attributes:
         r_star: with lo and hi, its 95% interval over seeds.
@@ -117,7 +117,7 @@ def fit_r_star(rows: pd.DataFrame, *, n_draws: int = 60, seed: int = 0) -> RStar
         seed: of the resampling.
 
     Raises:
-        ByroteError: fewer than five different (U, epochs) or two values of either, or a loss that surely rises with epochs.
+        ByroteError: fewer than five different (U, epochs) or two values of either, or a loss that significantly rises with epochs.
     """
     pairs = sorted(set(zip(rows["unique_tokens"], rows["epochs"], strict=True)))
     if len(pairs) < 5 or any(len({p[i] for p in pairs}) < 2 for i in (0, 1)):

@@ -44,7 +44,7 @@ class LadderRefused(ByroteError):
 
 @dataclass(frozen=True)
 class Ladder:
-    """What healthy models of each size reach.
+    """The ladder: what models of each size reach on healthy data.
 
     Attributes:
         sizes: ascending.
@@ -68,7 +68,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class EffectiveSize:
-    """Multipliers of arms.
+    """Effective sizes: the size of a healthy model that does as well as an arm, over the arm's own size.
 
     Attributes:
         rows: `SIZE_COLUMNS`, one per arm and size, and one per arm with size NaN: the harmonic mean over its sizes. `clipped` is
@@ -100,7 +100,7 @@ def effective_size(
     seed: int = 0,
     n_draws: int = N_DRAWS,
 ) -> EffectiveSize:
-    """Multipliers of arms against the control's ladder.
+    """Effective sizes of arms, read off the control's ladder of sizes.
 
     Args:
         ladder: `run_rows` of the control, several sizes.

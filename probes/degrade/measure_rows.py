@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.counterfactual import SURELY, Counterfactual, counterfactual
+from byrote.probes.degrade.counterfactual import SIGNIFICANTLY, Counterfactual, counterfactual
 from byrote.probes.degrade.dependence import BEYOND, NEVER, PLANTED, dependence, dependence_word
 from byrote.probes.degrade.dependence_matrix import OTHERS
 from byrote.probes.degrade.displacement import TOTAL
@@ -249,7 +249,7 @@ def _counterfactual_rows(work: Study) -> Iterator[Row]:
                 "unit": unit,
                 "how": how,
             }
-            yield at | {"metric": f"{name}, {SURELY}", "value": memory.memorised_frac, "unit": "share of members",
+            yield at | {"metric": f"{name}, {SIGNIFICANTLY}", "value": memory.memorised_frac, "unit": "share of members",
                         "how": "exact permutation of runs, q below 5% over members"}  # fmt: skip
     if not judged:
         raise reasons[0]

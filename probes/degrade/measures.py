@@ -32,7 +32,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Degradation:
-    """What was found.
+    """What `degradation` found: one attribute per measure, None or empty where it was not computed.
 
     Attributes:
         rows: `COLUMNS`.
@@ -77,7 +77,7 @@ def degradation(
     *,
     measures: Sequence[str] = (),
 ) -> Degradation:
-    """Everything that these runs say about degradation.
+    """Compute every measure of degradation that these runs allow.
 
     Args:
         named: runs under the name of their arm; an arm may have several doses and sizes, which are distinguished by what runs declare.

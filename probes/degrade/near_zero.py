@@ -26,7 +26,7 @@ from byrote.probes.statistics import LEVEL
 
 @dataclass(frozen=True)
 class NearZero:
-    """Where repeated data are memorised, beside where damage is worst.
+    """The dose at which repeated data are memorised, beside the dose at which damage is worst.
 
     Attributes:
         onset: dose from which on the share is near zero; NaN where it is near zero nowhere.
@@ -51,7 +51,7 @@ class NearZero:
 
 
 def near_zero(damage: pd.DataFrame, loss_share: pd.DataFrame, over: str) -> NearZero:
-    """Compare the worst dose with the first that is memorised.
+    """Compare the worst dose with the first dose at which the repeated data are memorised.
 
     Args:
         damage: `run_rows` of the loss or score that is damaged.

@@ -28,7 +28,7 @@ FLOOR_COLUMNS = ("arm", "seeds", "mean", "sd", "lo", "hi", "visible", "sequence_
 
 
 def noise_floor(runs: pd.DataFrame) -> pd.DataFrame:
-    """How far the seeds of each arm differ.
+    """The noise floor: how far the seeds of each arm differ.
 
     Args:
         runs: `run_rows`.
@@ -60,7 +60,7 @@ def noise_floor(runs: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Churn:
-    """Disagreement between seeds.
+    """Churn: how often two seeds of an arm answer the same case differently.
 
     Attributes:
         churn: mean share of cases on which two seeds disagree, with its interval over seeds.
@@ -77,7 +77,7 @@ class Churn:
 
 
 def churn(right: Float[np.ndarray, "seeds cases"]) -> Churn:
-    """Churn from yes-or-no answers of every seed to the same cases.
+    """Churn between seeds, from their yes-or-no answers to the same cases.
 
     Args:
         right: 1 where a seed is right, 0 where not; the same cases in the same order.
@@ -95,7 +95,7 @@ def churn(right: Float[np.ndarray, "seeds cases"]) -> Churn:
 
 
 def prediction_churn(tokens: Float[np.ndarray, "seeds cases"]) -> Churn:
-    """Churn from the tokens that every seed predicts first at the same places.
+    """Churn between seeds, from the token each predicts first at the same places.
 
     Args:
         tokens: ids; the same places in the same order.

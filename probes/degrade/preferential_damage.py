@@ -31,7 +31,7 @@ PREFERENTIAL_COLUMNS = (
 
 
 def preferential_damage(metric: EffectiveSize, reference: EffectiveSize) -> pd.DataFrame:
-    """One row per arm and size, and per arm over its sizes (size NaN).
+    """Is copying hit harder than the loss? One row per arm and size, and one per arm over its sizes (size NaN).
 
     Args:
         metric: multipliers of the ability in question, such as copying.

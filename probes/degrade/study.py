@@ -39,7 +39,7 @@ _SETTING = ("parameters", "repeat_frac", "epochs", "pool", "synthetic_share", "g
 
 @dataclass(frozen=True)
 class DegradeSettings:
-    """What is compared with what.
+    """What `degradation` compares with what: metric, arms, baseline and doses.
 
     Attributes:
         over: the fact that is the dose; "" takes the first of `DOSES` that varies among the damaged runs of one size.

@@ -41,7 +41,7 @@ def double_descent(
 
     Returns:
         Training steps on a log axis; the band is the 95% interval over seeds of the smoothed curve, the bars those of the places of
-        dip and top. Filled: first fall, rise and second fall surely exceed the smallest effect. The table has the curves.
+        dip and top. Filled: first fall, rise and second fall significantly exceed the smallest effect. The table has the curves.
 
     Raises:
         ByroteError: no arm has two seeds with five common steps.

@@ -59,7 +59,7 @@ class Checked:
 
     @property
     def broken(self) -> bool:
-        """Whether it is surely not satisfied: what a training run may be stopped for."""
+        """Whether it is clearly not satisfied: what a training run may be stopped for."""
         return self.outcome == FAIL
 
     @property

@@ -34,7 +34,7 @@ def check(gate: Gate, runs: Sequence[Results], *, finished: bool = True) -> list
             yet, and a rule that cannot be judged is undecided with the reason instead of an error.
 
     Returns:
-        In the order of the rules; `Checked.broken` says what is surely not satisfied, `Checked.passed` what counts as
+        In the order of the rules; `Checked.broken` says what is clearly not satisfied, `Checked.passed` what counts as
         passed.
 
     Raises:

@@ -25,7 +25,7 @@ VERDICT = ("induction", "verdict")
 _UNKNOWN = (-math.inf, math.inf)
 Span = tuple[
     float, float
-]  # the steps between which an onset surely lies; inf: later than all that was measured
+]  # the steps between which an onset certainly lies; inf: later than all that was measured
 
 
 def judge_onset(rule: Rule, results: Table, *, finished: bool) -> Judged:
@@ -157,7 +157,7 @@ def _of_curve(rule: Rule, curve: Curve) -> tuple[Span, str]:
 
 
 def _surely_below(rule: Rule, curve: Curve, level: float) -> int | None:
-    """The last measured step up to which every one is surely on the near side of the level; None where the first is not."""
+    """The last measured step up to which every one is significantly on the near side of the level; None where the first is not."""
     far = (level, math.inf) if curve.better != "lower" else (-math.inf, level)
     before = None
     for step, lo, hi in zip(curve.steps, curve.lo, curve.hi, strict=True):

@@ -30,7 +30,7 @@ _DRAWS_PER_HEAD = 4
 _DRAWS_PER_LAYER = 64
 _SELF_RANK_TOKENS = 128
 _FIRST_OF = 16  # every so manieth column is looked at first
-_SURELY = 1e-3  # of a row's largest number: far above rounding, so that what is decided first is what all columns decide
+_CLEARLY = 1e-3  # of a row's largest number: far above rounding, so that what is decided first is what all columns decide
 
 
 @probe(
@@ -122,7 +122,7 @@ def surely_beaten(
     """
     mine = (written * unembed[:, own].T).sum(1)
     raised = written @ some
-    return raised.amax(1) > mine + _SURELY * torch.maximum(raised.abs().amax(1), mine.abs())
+    return raised.amax(1) > mine + _CLEARLY * torch.maximum(raised.abs().amax(1), mine.abs())
 
 
 def largest_at(scores: Float[Tensor, "sample n"], own: Int[Tensor, " sample"]) -> Float[Tensor, " sample"]:

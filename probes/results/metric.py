@@ -134,7 +134,7 @@ class Scores:
     def onset(self, threshold: float | None = None, *, frac: float = 0.5, seed: int = 0) -> EventTable:
         """When each head, or the model, reached a level and stayed there for another measured step.
 
-        Reported only where the level is surely passed (t-tests at 5%, corrected over steps and heads). Computed for all heads at
+        Reported only where the level is significantly passed (t-tests at 5%, corrected over steps and heads). Computed for all heads at
         once the correction is harder than of a few: `scores.head("L1H0").onset(0.4)`.
 
         Args:

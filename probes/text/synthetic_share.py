@@ -9,7 +9,7 @@ the buckets of Zhu et al. 2024, arXiv:2412.14689. The estimate is byrote's own, 
    document of either; the score of a document is the mean weight of its n-grams.
 3. share = (mean score of the mixture - of the human text) / (of the synthetic - of the human text), the other half of the two
    giving their means: what was learned from is not judged by. It is cut to 0 .. 1.
-4. The interval resamples the documents of all three. Where the two means do not surely differ there is no estimate.
+4. The interval resamples the documents of all three. Where the two means do not significantly differ there is no estimate.
 5. `separation`: share of pairs of a synthetic and a human document (the halves not learned from) whose scores stand in the right
    order; 0.5 where the two look alike. Single documents are not judged, only their number.
 
@@ -80,7 +80,7 @@ def share(
     *,
     seed: int,
 ) -> tuple[float, float, float]:
-    """(value, lo, hi) of the mixture's share of synthetic documents; NaN where the sources do not surely differ."""
+    """(value, lo, hi) of the mixture's share of synthetic documents; NaN where the sources do not significantly differ."""
     parts = (mixture, human, synthetic)
     drawn = [resampled_means(one[:, None], seed=seed + i)[:, 0] for i, one in enumerate(parts)]
     tail = tail_frac(min(map(len, parts)))

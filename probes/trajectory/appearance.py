@@ -1,4 +1,4 @@
-"""When something appeared: the first step at which it stands surely above its null, and still does at the next. No torch.
+"""When something appeared: the first step at which it stands significantly above its null, and still does at the next. No torch.
 
 1. above: the whole 95% interval lies beyond chance by the smallest effect, widened for as many heads as were measured
    (Bonferroni): `surely_above` of `byrote.probes.rules`, which says so wherever a number is said to be above chance
@@ -25,7 +25,7 @@ Bracket = tuple[
 
 
 def above_null(cube: Cube, *, smallest: float, sampled: bool) -> Bool[np.ndarray, "step layer head"]:
-    """Which heads stand surely above their null at which steps.
+    """Which heads stand significantly above their null at which steps.
 
     Args:
         cube: of one metric.
@@ -64,7 +64,7 @@ def first_lasting(
 
 
 def appeared(curve: Curve, info: ProbeInfo) -> Bracket | None:
-    """Since when one curve stands surely above its null; None where it does not, or has none.
+    """Since when one curve stands significantly above its null; None where it does not, or has none.
 
     Args:
         curve: `among` is how many it was chosen from.

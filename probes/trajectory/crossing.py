@@ -10,7 +10,7 @@ Onset: when 10%, 50% and 90% of a rise had happened.
 4. base: the first measured value; chance instead when that value already lies beyond chance, tested alike, by the
    smallest effect, for then part of the rise happened before the first step; without a rise within the series all of it did
 5. crossing of a level: the first step at or above it that is followed by another (or is the last), joined to the step
-   before by a straight line on ln(1 + step). Where the curve is surely below the level again before it reaches its top
+   before by a straight line on ln(1 + step). Where the curve is significantly below the level again before it reaches its top
    (in all but 5% of resamples, Bonferroni over steps), only what comes after counts
 6. interval: percentiles of the crossing when sequences are resampled, widened to the measured steps on either side
    (the bracket), because between two checkpoints nothing was seen
@@ -199,10 +199,10 @@ def _risen(found: Rise, values: Float[np.ndarray, "draws steps"]) -> Float[np.nd
 
 
 def _surely_below(y: Float[np.ndarray, " steps"], below: Bool[np.ndarray, "draws steps"]) -> int:
-    """Index after the last step before the top at which the curve is surely below a level."""
+    """Index after the last step before the top at which the curve is significantly below a level."""
     top = int(np.append(np.minimum(y[:-1], y[1:]), y[-1]).argmax())
-    surely = np.flatnonzero(below[:, :top].mean(0) > 1 - ALPHA / len(y))
-    return int(surely[-1]) + 1 if len(surely) else 0
+    lost = np.flatnonzero(below[:, :top].mean(0) > 1 - ALPHA / len(y))
+    return int(lost[-1]) + 1 if len(lost) else 0
 
 
 def crossing_of(
@@ -272,7 +272,7 @@ class Reached:
     """Whether and when a level was reached.
 
     Attributes:
-        crossing: when; None where it was not surely reached.
+        crossing: when; None where it was not significantly reached.
         why_not: the reason in words.
     """
 

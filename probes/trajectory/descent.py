@@ -34,7 +34,7 @@ class DoubleDescent:
     Attributes:
         start, dip, top, end: measured steps; what lies between two of them was not measured.
         fall, rise, second_fall: their sizes in the metric's unit, each with its interval.
-        found: whether all three surely exceed the smallest effect.
+        found: whether all three significantly exceed the smallest effect.
     """
 
     start: int

@@ -94,7 +94,7 @@ def onsets(
 
 
 def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> EventTable:
-    """The best step of every curve that rises, and the share lost since where any surely is.
+    """The best step of every curve that rises, and the share lost since where any is lost significantly.
 
     Args:
         curves: of one metric; tests are corrected for how many there are.

@@ -1,9 +1,9 @@
 """Peak, decay and the steepest stretch of a curve, and which of two curves moves first. No torch.
 
-Peak: the best measured step. Which step truly is best is known only up to those that are not surely worse (one-sided
+Peak: the best measured step. Which step truly is best is known only up to those that are not significantly worse (one-sided
 paired t-tests against it, Bonferroni over steps, 5%), and between checkpoints only up to their neighbours.
 
-Decay: share of the rise that is lost at the last step, when that step is surely worse than the peak by more than the
+Decay: share of the rise that is lost at the last step, when that step is significantly worse than the peak by more than the
 smallest effect, tested alike. Having chosen the best of many noisy steps makes a flat curve look as if it fell; the test
 prevents that from being reported as a decay.
 
@@ -183,7 +183,7 @@ def phase_window(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> P
 
 
 def _best(curve: Curve, found: Rise) -> tuple[int, list[int]]:
-    """Index of the best step, and of every step from the first to the last that is not surely worse."""
+    """Index of the best step, and of every step from the first to the last that is not significantly worse."""
     best = int((found.sign * curve.value).argmax())
     if curve.samples is not None:
         p = p_greater(found.sign * (curve.samples[:, best : best + 1] - curve.samples))

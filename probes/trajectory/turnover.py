@@ -52,7 +52,7 @@ def turnover(
     Returns:
         `jaccard` with its 95% interval and `random`, what two random sets of k heads share on average; `mass_a` and
         `mass_b`, score minus chance summed over all heads, and their change with its interval; `left` and `entered`,
-        the heads; `sure`, whether any of them surely traded places; `n` sequences. Of imported scores there are no
+        the heads; `sure`, whether any of them significantly traded places; `n` sequences. Of imported scores there are no
         intervals, and nothing is sure.
 
     Raises:

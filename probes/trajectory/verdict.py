@@ -58,13 +58,13 @@ class Onset:
 
 @dataclass(frozen=True)
 class Loss:
-    """Called heads that are surely lost between two measured steps.
+    """Called heads that are significantly lost between two measured steps.
 
     Attributes:
         bracket: (last measured step with the most of them, first step with the fewest after it).
         before, after: how many heads are called at the one and the other.
         at_end: how many at the last measured step.
-        lost: labels of the heads surely lost, strongest first.
+        lost: labels of the heads significantly lost, strongest first.
     """
 
     bracket: tuple[int, int]
@@ -137,7 +137,7 @@ def loss(results: Table, table: pd.DataFrame | None = None) -> Loss | None:
     """The largest loss of called heads: from the most at one measured step to the fewest after it.
 
     A head is lost where the verdict no longer calls it and prefix matching, copying or jittered prefix matching above its
-    null is surely lower by the smallest effect; where those were not stored the verdict alone decides. It is a finding
+    null is significantly lower by the smallest effect; where those were not stored the verdict alone decides. It is a finding
     where that holds for a quarter of the heads, and for two at least or all of them.
 
     Args:
@@ -283,8 +283,8 @@ def milestones(results: Any, *, found: Onset | None = None) -> tuple[Milestone, 
     """Previous-token heads, induction heads and copying, as far as the results say when.
 
     All appear at the first step that lasts: induction heads with the first verdict that still stands at the next step, the
-    others where a head first stands surely above its null and still does at the next step. Previous-token heads are reported
-    where some head surely is one at any step.
+    others where a head first stands significantly above its null and still does at the next step. Previous-token heads are reported
+    where some head is one at any step, significantly.
 
     Args:
         results: of one run.

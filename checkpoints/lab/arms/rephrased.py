@@ -51,7 +51,7 @@ class Rephrased(Repeated):
         )
 
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
-        """The same documents word for word, the fresh part alone, and fresh data."""
+        """The same documents verbatim, the fresh part alone, and fresh data."""
         alone = {"control": (Control(self.share),)} if self.share < 1 else {}
         return {"word for word": (Repeated(self.share, self.pool_size),), **alone, "unique": ()}
 
@@ -74,7 +74,7 @@ class Rephrased(Repeated):
         return importlib.import_module(self.made_by).fill(self, places, first_step, n_steps)
 
     def counts(self, places: Any, n_steps: int) -> Any:
-        """How often each document has been trained on word for word."""
+        """How often each document has been trained on verbatim."""
         return importlib.import_module(self.made_by).counted(self, places, n_steps)
 
 
