@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Num
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.steps import span_of
 from byrote.probes.results.table import Table
 from byrote.probes.results.unit_files import step_folder, unit_provenance
 from byrote.probes.rules import NOT_TESTED, PRIMARY, SECONDARY
@@ -128,7 +129,7 @@ def matched_steps(a: Table, b: Table, align: str) -> list[tuple[int, int]]:
             _refuse_other_text(a, b, pairs)
     if not pairs:
         raise ByroteError(
-            f"{a.run} (steps {_span(a)}) and {b.run} (steps {_span(b)}) have no checkpoint in common by {align}",
+            f"{a.run} ({span_of(a.steps)}) and {b.run} ({span_of(b.steps)}) have no checkpoint in common by {align}",
             help="align by another axis: --align step, tokens or loss; or measure more steps",
         )
     return pairs
@@ -277,9 +278,23 @@ def _nearest(a: dict[int, float], b: dict[int, float], tolerance: float) -> list
     return sorted(pairs)
 
 
-def _span(results: Table) -> str:
-    steps = results.steps
-    return f"{steps[0]}-{steps[-1]}" if steps else "none"
+def how_to_measure_alike(a: Table, b: Table, command: str) -> str:
+    """What to do about two runs that were not measured alike.
+
+    Args:
+        a, b: runs for which `differing_provenance` found something.
+        command: measures both alike, where their models can be shown the same sequences.
+    """
+    models = [run.meta.get("model") or {} for run in (a, b)]
+    named = {"n_ctx": "contexts of {} and {} tokens", "d_vocab": "vocabularies of {} and {} ids"}
+    sizes = {name: [model.get(name) for model in models] for name in named}
+    other = [named[name].format(*two) for name, two in sizes.items() if two[0] != two[1] and None not in two]
+    if not other:
+        return f"measure {command}"
+    return (
+        f"the models have {' and '.join(other)}, so they are shown other random tokens: put their numbers side by side "
+        f"with byrote show {a.path} {b.path}, or byrote report"
+    )
 
 
 def differing_provenance(a: Table, b: Table, pairs: list[tuple[int, int]]) -> list[str]:

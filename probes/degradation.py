@@ -33,6 +33,7 @@ from byrote.probes.comparable import (
     corrected,
     differing_provenance,
     how_heads,
+    how_to_measure_alike,
     init_disagreement,
     matched_steps,
     own_units,
@@ -51,6 +52,7 @@ from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from byrote.probes.trajectory import onset
 from byrote.probes.untested import BY_NAME_NOTE, untested_rows, untested_sentence
+from byrote.probes.wording import counted
 
 _AXES = [*AXES]
 _NOWHERE = np.zeros(0, dtype=np.intp)
@@ -98,10 +100,12 @@ def compare(
     how = how_heads(heads, disagreement)
     differing = differing_provenance(a, b, pairs)
     if differing:
+        again = f"{a.series_shown or 'A'} {b.series_shown or 'B'}"
         raise ByroteError(
             f"{a.run} and {b.run} were not measured alike: {'; '.join(differing)}",
-            help="measure both with the same command: "
-            f"byrote run {a.series_shown or 'A'} {b.series_shown or 'B'} --fresh -o {a.path.parent}",
+            help=how_to_measure_alike(
+                a, b, f"both with the same command: byrote run {again} --fresh -o {a.path.parent}"
+            ),
         )
     unnamed = f"heads are not compared by name: {disagreement}" if disagreement and BY_NAME not in how else ""
     notes = [unnamed] if unnamed else []
@@ -231,7 +235,7 @@ def _metric_columns(
     """
     usable = joined[(joined["valid_a"] & joined["valid_b"]).to_numpy(bool)]
     if len(usable) < n_rows:
-        notes.append(f"{name}: {n_rows - len(usable)} values are not measured in both runs")
+        notes.append(f"{name}: {counted(n_rows - len(usable), 'value')} not measured in both runs")
     if usable.empty:
         return None
     heads = labels(usable)

@@ -21,6 +21,7 @@ from byrote.probes.comparable import (
     BEST_HEAD,
     MASS,
     differing_provenance,
+    how_to_measure_alike,
     matched_steps,
     own_units,
     shared_sequences,
@@ -190,7 +191,11 @@ def refuse_other_measures(runs: Sequence[Results], matched: Sequence[tuple[int, 
         if differing:
             raise ByroteError(
                 f"{first.run} and {other.run} were not measured alike: {'; '.join(differing)}",
-                help=f"measure all runs with one command: byrote run SERIES... --fresh -o {first.path.parent}",
+                help=how_to_measure_alike(
+                    first,
+                    other,
+                    f"all runs with one command: byrote run SERIES... --fresh -o {first.path.parent}",
+                ),
             )
 
 

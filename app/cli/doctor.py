@@ -95,7 +95,7 @@ def _versions() -> Iterator[Finding]:
 def _machine(*, import_torch: bool) -> Iterator[Finding]:
     if not import_torch and _is_cpu_build():
         yield _finding("device", "cpu (this build of torch has no other; --torch imports it)")
-        threads = os.environ.get("OMP_NUM_THREADS") or "torch chooses"
+        threads = os.environ.get("OMP_NUM_THREADS") or "torch's choice"
         yield _finding("threads", f"{threads} of {os.cpu_count()} cores")
     else:
         yield from _torch()

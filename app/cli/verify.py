@@ -26,7 +26,9 @@ def verify(
     ),
     out: Output,
 ) -> int:
-    """Look for damage and disagreement in RESULT, a results folder; nothing is written, measured or downloaded.
+    """Look for damage and disagreement in RESULT; nothing is written, measured or downloaded.
+
+    RESULT is a results folder, a folder of several, or a quoted glob.
 
     Every unit is compared with its hashes and with run.json, observations.parquet with what the units give, saved attention and
     texts with theirs, and checkpoints that are still at their recorded path by size and time of their files. Files of version 0.1
@@ -34,9 +36,10 @@ def verify(
 
     Columns: run, kind (finding or checked), text. Exit 1 when something was found.
     """
+    from byrote.probes.results.opened import folders_in
     from byrote.probes.verify import verify as look
 
-    looked = [(path, look(path, content=content)) for path in results]
+    looked = [(path, look(path, content=content)) for path in folders_in(results)]
     rows = [
         {"run": path.resolve().name, "kind": kind, "text": line}
         for path, found in looked

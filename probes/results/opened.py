@@ -75,6 +75,11 @@ def results_in(places: Iterable[str | Path]) -> list[Results]:
     """
     from byrote.probes.results.metric import Results
 
+    return [Results.open(folder) for folder in folders_in(places)]
+
+
+def folders_in(places: Iterable[str | Path]) -> list[Path]:
+    """Those results folders, each once, unopened; a path is taken as it is where it holds none."""
     folders: list[Path] = []
     for path in (folder for place in places for folder in _expanded(str(place))):
         inside = sorted(file.parent for file in path.glob("*/run.json"))
@@ -82,7 +87,7 @@ def results_in(places: Iterable[str | Path]) -> list[Results]:
     once: dict[Path, Path] = {}
     for folder in folders:
         once.setdefault(folder.resolve(), folder)
-    return [Results.open(folder) for folder in once.values()]
+    return list(once.values())
 
 
 def _expanded(text: str) -> list[Path]:
