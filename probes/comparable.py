@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -327,6 +327,16 @@ def own_units(a: Table, b: Table, pair: tuple[int, int]) -> set[str]:
 
 def _by_stimulus(results: Table, step: int) -> dict[str, dict[str, Any]]:
     """Stimulus kind -> provenance, probes merged (a kind may be spread over several units)."""
+    return results.cached(
+        ("provenance of units", step), lambda: _read_by_stimulus(results, step), _facts_bytes
+    )
+
+
+def _facts_bytes(merged: Mapping[str, Any]) -> int:
+    return 3 * len(str(merged))
+
+
+def _read_by_stimulus(results: Table, step: int) -> dict[str, dict[str, Any]]:
     merged: dict[str, dict[str, Any]] = {}
     for path in sorted(step_folder(results.path, step).glob("*.parquet")):
         facts = unit_provenance(path)

@@ -88,7 +88,7 @@ def arm_curve(arm: Group, probe: str, metric: str, *, seed: int = 0) -> ArmCurve
         ByroteError: not measured.
     """
     curves = [dict(zip(c.steps.tolist(), c.value.tolist(), strict=True))
-              for c in (run.curve(probe, metric) for run in arm.runs)]  # fmt: skip
+              for c in (run.curves(probe, metric, sequences=False).get(None) or run.curve(probe, metric) for run in arm.runs)]  # fmt: skip
     steps = np.array(sorted(set.intersection(*(set(one) for one in curves))), dtype=np.int64)
     loss = np.array([[one[s] for s in steps.tolist()] for one in curves])
     over = [mean_over_seeds(v) for v in smoothed(np.log1p(steps.astype(np.float64)), loss, BANDWIDTH).T]

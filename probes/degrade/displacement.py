@@ -142,6 +142,12 @@ def reading(table: pd.DataFrame) -> str:
 
 
 def _of_run(run: Any, step: int) -> dict[str, float]:
+    """Shares of a run, which are those of the control for every arm."""
+    found: dict[str, float] = run.cached(("head shares", step), lambda: _shares(run, step), len)
+    return found
+
+
+def _shares(run: Any, step: int) -> dict[str, float]:
     parts: Sequence[tuple[str, str]] = (
         ("induction_dla", "score"),
         ("induction", "verdict"),

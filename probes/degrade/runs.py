@@ -104,7 +104,7 @@ def shared_answers(
     found = []
     for run in runs:
         run.require(probe, metric)
-        frame = run.samples(at)
+        frame = run.samples(at, probe=probe)
         mine = frame[(frame["probe"] == probe) & (frame["metric"] == metric) & frame["valid"].astype(bool)]
         found.append(stacked(mine.sort_values("position")["samples"]).ravel() if len(mine) else np.zeros(0))
     if len({len(x) for x in found}) != 1 or not len(found[0]):
@@ -183,7 +183,7 @@ def values_of(run: Results, probe: str, metric: str, step: int) -> Float[np.ndar
         ByroteError: it was not measured, or is not one number of the whole model.
     """
     run.require(probe, None if metric == BEST_HEAD else metric)
-    frame = run.samples(step)
+    frame = run.samples(step, probe=probe)
     if metric == BEST_HEAD:
         heads = one_per_head(frame, probe, "score")
         if len(heads) and len(heads["samples"].iloc[0]):

@@ -90,8 +90,8 @@ def _memorised(
     results: Results, step: int, probe: str, *, metric: str, threshold: float
 ) -> tuple[Bool[np.ndarray, " n"] | None, Bool[np.ndarray, " m"] | None]:
     """Which members and which twins are memorised at a step; None where no value per sequence is stored."""
-    rows = results.samples(step)
-    rows = rows[(rows["probe"] == probe) & rows["valid"]]
+    rows = results.samples(step, probe=probe)
+    rows = rows[rows["valid"]]
     found = []
     for name in (metric, f"{metric}@twins"):
         own = rows[rows["metric"] == name]

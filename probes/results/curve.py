@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
-from byrote.probes.results.unit_files import read_unit, unit_of, units_of
+from byrote.probes.results.unit_files import read_unit, unit_name, unit_of, units_of
 from byrote.probes.rules import smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac
@@ -224,7 +224,7 @@ def read_samples(
             units.setdefault(unit_of(info, metric), []).append((info.name, metric))
     for step in steps if units else ():
         for file in units_of(root, step):
-            wanted = units.get(file.name.rsplit(".", 2)[0], ())
+            wanted = units.get(unit_name(file), ())
             if wanted:
                 table = read_unit(file, ("probe", "metric", "layer", "head", "valid", "samples"))
                 for name in wanted:

@@ -451,10 +451,10 @@ class Table:
         """Per-sequence values of these (probe, metric) at every usable step; every unit is read once."""
         return read_samples(self.path, self.usable_steps, [(self.info(p), metric) for p, metric in metrics])
 
-    def samples(self, step: int) -> pd.DataFrame:
-        """Observations of one step with per-sequence values in `samples` (empty where not stored); refused of imported scores."""
+    def samples(self, step: int, *, probe: str | None = None) -> pd.DataFrame:
+        """Observations of a step, or of a probe at it, with per-sequence values in `samples` (empty if not stored); not of imports."""
         refuse_imported(self.meta, "values per sequence")
-        return to_frame(read_units(self.path, step))
+        return to_frame(read_units(self.path, step, probe=None if probe is None else self.info(probe)))
 
     @property
     def outcomes(self) -> pd.DataFrame:

@@ -151,6 +151,11 @@ def unit_of(info: ProbeInfo, metric: str) -> str:
     return metric.split("@")[1] if "@" in metric else info.stimuli[0]
 
 
+def unit_name(file: Path) -> str:
+    """Key of the unit in a file."""
+    return file.name.rsplit(".", 2)[0]
+
+
 def unit_stamps(root: Path) -> tuple[tuple[str, int, int], ...]:
     """(folder, mtime in ns, units) of every step: units are only ever renamed into place, which the folder's time shows."""
     found = []
@@ -323,12 +328,14 @@ def read_units(
     *,
     damaged: Callable[[Path], None] | None = None,
     written: WrittenUnits | None = None,
+    probe: ProbeInfo | None = None,
 ) -> pa.Table:
     """All rows of one step, with samples, in the fixed order.
 
     Args:
         root: the results folder.
         step: whose units.
+        probe: only its rows, from the units named as those it is stored in, where there are any.
         damaged: called with each damaged unit, which then is left out; None raises.
         written: what this process has just written, which need not be read again.
 
@@ -336,7 +343,11 @@ def read_units(
         ByroteError: a unit is damaged, or a link.
     """
     tables = []
-    for file in units_of(root, step):
+    files = units_of(root, step)
+    if probe is not None:
+        own = {*probe.stimuli, *(f"{name}+{probe.name}" for name in probe.stimuli)}
+        files = [file for file in files if unit_name(file) in own] or files
+    for file in files:
         if written is not None and (rows := written.get(file)) is not None:
             tables.append(rows)
             continue
@@ -346,7 +357,8 @@ def read_units(
             if damaged is None:
                 raise
             damaged(file)
-    return pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
+    rows = pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
+    return rows if probe is None else rows.filter(pc.equal(rows["probe"], probe.name))
 
 
 def units_digest(root: Path, *, whole: bool = False, units: Sequence[Path] | None = None) -> str:

@@ -43,9 +43,10 @@ class ResultsInMemory(Results):
         )
         self._units = units
 
-    def samples(self, step: int) -> pd.DataFrame:
-        """Observations of one step with their per-sequence values in the column `samples` (empty where not stored)."""
-        return to_frame(self._units.filter(pc.equal(self._units["step"], step)))
+    def samples(self, step: int, *, probe: str | None = None) -> pd.DataFrame:
+        """Observations of one step, or of one probe at it, with per-sequence values in `samples` (empty where not stored)."""
+        found = self._units.filter(pc.equal(self._units["step"], step))
+        return to_frame(found if probe is None else found.filter(pc.equal(found["probe"], probe)))
 
     def read_samples(self, metrics: Collection[tuple[str, str]]) -> Iterator[Sample]:
         """Per-sequence values of these (probe, metric) at every step."""

@@ -69,8 +69,8 @@ COLUMNS = [
 
 def _edges(results: Table, step: int) -> pd.DataFrame:
     """Edges of a step with their per-sequence scores."""
-    rows = results.samples(step)
-    rows = rows[(rows["probe"] == PROBE) & rows["valid"]]
+    rows = results.samples(step, probe=PROBE)
+    rows = rows[rows["valid"]]
     is_edge = rows["metric"].str.contains("_edge$|_from_")
     return rows[is_edge].set_index(_AXES)
 

@@ -91,6 +91,21 @@ def test_per_sequence_values_average_to_the_value(results):
         assert np.mean(finite) == pytest.approx(row.value, abs=1e-5)
 
 
+def test_the_values_of_one_probe_are_all_that_it_has(results):
+    rows = results.samples(16)
+    probes = set(rows["probe"])
+    assert len(probes) > 5 and {"score@shuffled_repeat", "score"} <= set(rows["metric"])
+    for probe in probes:
+        mine = rows[rows["probe"] == probe].reset_index(drop=True)
+        pd.testing.assert_frame_equal(results.samples(16, probe=probe).reset_index(drop=True), mine)
+    alone, whole = (
+        results.curves("repeat_loss", "later_blocks", sequences=False)[None],
+        results.curve("repeat_loss", "later_blocks"),
+    )
+    assert alone.samples is None and whole.samples is not None
+    np.testing.assert_array_equal(alone.value, whole.value)
+
+
 def test_units_say_what_they_were_measured_with(results):
     for path in sorted(step_folder(results.path, 16).glob("*.parquet")):
         facts = unit_provenance(path)

@@ -52,8 +52,8 @@ def passages(run: Results, step: int) -> tuple[Passage, ...]:
     """The members' passages at a step, with the tag of every token; () where they were not measured."""
     if not run.has("recall_vs_copy", "recall_at"):
         return ()
-    rows = run.samples(step)
-    rows = rows[(rows["probe"] == "recall_vs_copy") & rows["valid"]]
+    rows = run.samples(step, probe="recall_vs_copy")
+    rows = rows[rows["valid"]]
     tags: dict[int, dict[int, str]] = {}
     for tag in TAG_WORDS:
         for row in rows[rows["metric"] == f"{tag}_at"].itertuples(index=False):
