@@ -47,7 +47,16 @@ def half_written(what: str) -> str:
 def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """A help line for an unknown name: the nearest valid one, or all of them when nothing is near."""
     names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return "choose from: " + ", ".join(names)
+    near = nearest(name, names, alike=0.5)
+    return f"did you mean {near!r}?" if near else "choose from: " + ", ".join(names)
+
+
+def nearest(name: object, choices: Iterable[str], *, alike: float = 0.6) -> str:
+    """The choice that is most like a name, "" where none is alike enough.
+
+    Args:
+        name: what was given.
+        choices: what there is.
+        alike: of 1, at least how alike.
+    """
+    return next(iter(difflib.get_close_matches(str(name), list(choices), n=1, cutoff=alike)), "")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, overload, runtime_checkable
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.steps import parse_steps, span_of, step_of
@@ -125,9 +125,14 @@ class CheckpointSeries:
     def __getitem__(self, index: int) -> Checkpoint: ...
     @overload
     def __getitem__(self, index: slice) -> CheckpointSeries: ...
-    def __getitem__(self, index: int | slice) -> Checkpoint | CheckpointSeries:
+    def __getitem__(self, index: object) -> Checkpoint | CheckpointSeries:
         if isinstance(index, slice):
             return replace(self, checkpoints=self.checkpoints[index])
+        if not isinstance(index, SupportsIndex):
+            raise CheckpointError(
+                f"a series is indexed by position, and {index!r:.80} is {type(index).__name__}",
+                help="series[-1] is its last checkpoint, series.steps are its steps",
+            )
         return self.checkpoints[index]
 
     @property

@@ -104,21 +104,26 @@ def induction(run: str, found: Onset, *, dated: bool = True) -> str:
     return f"{name}: induction heads form {between_steps(*found.bracket)} ({heads}){lost}{fall}"
 
 
-def worth_of_copying(results: Table) -> str:
-    """What copying is worth in one run at its last step that lint does not doubt, by the primary measure; "" where not measured."""
+def primary_of(results: Table) -> Any | None:
+    """The row of the primary measure, what copying is worth, at the last step that lint does not doubt; None where not measured."""
     step = results.usable_steps[-1] if results.usable_steps else None
     found = [results.rows(*one, step=step, valid=True) for one in PRIMARY] if step is not None else []
-    row = next((rows.iloc[0] for rows in found if len(rows) == 1), None)
+    return next((next(rows.itertuples(index=False)) for rows in found if len(rows) == 1), None)
+
+
+def worth_of_copying(results: Table) -> str:
+    """What copying is worth in one run at its last step, by the primary measure, and in which head; "" where not measured."""
+    row = primary_of(results)
     if row is None:
         return ""
-    by = f"{interval(-row['value'], -row['hi'], -row['lo'])} nats (n={row['n']}; 0 without copying)"
-    if row["hi"] < 0:
+    by = f"{interval(-row.value, -row.hi, -row.lo)} nats (n={row.n}; 0 without copying)"
+    if row.hi < 0:
         text = f"copying lowers the loss on repeated random tokens by {by}"
-    elif row["lo"] > 0:
+    elif row.lo > 0:
         text = f"the loss on random tokens rises where they are repeated: copying lowers it by {by}"
     else:
         text = f"copying does not clearly lower the loss on repeated random tokens: by {by}"
-    return f"{run_name(results.run)}, step {step_number(step)}: {text}{_strongest(results)}"
+    return f"{run_name(results.run)}, step {step_number(row.step)}: {text}{_strongest(results)}"
 
 
 def _strongest(results: Table) -> str:

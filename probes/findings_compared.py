@@ -80,9 +80,10 @@ def tally(found: Comparison) -> str:
     primary = next((row for one in PRIMARY if (row := found.row(*one)) is not None), None)
     if primary is not None:
         by = interval(primary["difference"], primary["lo"], primary["hi"], sign=True)
+        word = primary["change"]
+        of_loss = f"{word} of the loss" if word == UNCLEAR else f"the loss is {word}"
         text = (
-            f"{_copying(a, primary['a'], b, primary['b'])} {where} (difference {by} of the loss, n={primary['n']}, "
-            f"{primary['change']})"
+            f"{_copying(a, primary['a'], b, primary['b'])} {where} ({of_loss}: {by} nats, n={primary['n']})"
         )
     elif not words:
         text = f"{b} and {a} have no measure with a better direction in common"

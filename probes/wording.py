@@ -336,12 +336,12 @@ def step_number(step: Numeric | None) -> str:
     return count(step)
 
 
-def steps_in_words(steps: Sequence[int]) -> str:
-    """`step 512`, `steps 0 and 512`, or `28 steps, 0 to 2,400`."""
+def steps_in_words(steps: Sequence[int], *, most: int = 3) -> str:
+    """`step 512`, `steps 0 and 512`, or of more than `most` of them `28 steps, 0 to 2,400`."""
     shown = [count(step) for step in steps]
     if len(shown) <= 1:
         return f"step {MISSING if not shown else shown[0]}"
-    if len(shown) <= 3:
+    if len(shown) <= most:
         return f"steps {all_of(shown)}"
     return f"{len(shown)} steps, {shown[0]} to {shown[-1]}"
 

@@ -48,7 +48,8 @@ class Byrote(LazyGroup):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run one command line and leave with its exit code."""
         typed = list(sys.argv[1:] if args is None else args)
-        typed = [*typed[1:], "--help"] if typed[:1] == ["help"] else typed
+        explained = typed[1:] if typed[:1] == ["help"] else []
+        typed = [*explained, "--help"] if typed[:1] == ["help"] else typed
         for stream in (sys.stdout, sys.stderr):
             print_anywhere(stream)
         session = Session(tuple(typed), settings=read_settings(Path.cwd()))
@@ -56,9 +57,28 @@ class Byrote(LazyGroup):
         extra["default_map"] = session.settings.table
 
         def call() -> Any:
+            self.refuse_further(explained)
             return super(Byrote, self).main(typed, "byrote", **extra)
 
         sys.exit(guarded(call, session))
+
+    def refuse_further(self, words: Sequence[str]) -> None:
+        """Refuse what is given to `byrote help` after a verb; a verb that there is not is refused as without `help`.
+
+        Args:
+            words: typed after `help`.
+        """
+        command: click.Command | None = self
+        for place, word in enumerate(words):
+            if word.startswith("-") or command is None:
+                return
+            if not isinstance(command, click.Group):
+                verb = " ".join(words[:place])
+                raise ByroteError(
+                    f"byrote help takes one verb, and {word!r} was given after {verb}",
+                    help=f"byrote help {verb}",
+                )
+            command = command.get_command(click.Context(command), word)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; a reader that has what it wanted (`byrote show ... | head`) is no error."""

@@ -14,14 +14,13 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import click
 
-from byrote.checkpoints.errors import ByroteError, NothingFoundError
+from byrote.checkpoints.errors import ByroteError, NothingFoundError, nearest
 from byrote.cli.settings import Settings
 from byrote.probes.wording import mid_sentence, visible, visible_json
 
@@ -189,8 +188,8 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     if isinstance(error, click.BadParameter) and (
         wrong := re.search(r"'([^']+)' (?:is not one of|does not exist)", message)
     ):
-        near = get_close_matches(wrong[1], _choices(error, Path(wrong[1])), n=1)
-    suggestion = f"did you mean {near[0]}? " if near else ""
+        near = [nearest(wrong[1], _choices(error, Path(wrong[1])))]
+    suggestion = f"did you mean {near[0]}? " if near and near[0] else ""
     return mid_sentence(message), f"{suggestion}`{where} -h` lists the options"
 
 

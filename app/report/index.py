@@ -8,7 +8,7 @@ from pathlib import Path
 from byrote.checkpoints.atomic import explained_writes, make_folder
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.figures.theme import run_styles
-from byrote.probes.findings import arm_words, runs
+from byrote.probes.findings import arm_words, primary_of, runs
 from byrote.probes.findings_memory import completed_members
 from byrote.probes.results import Results
 from byrote.probes.trajectory import onset
@@ -23,7 +23,7 @@ from byrote.report.files import (
     write_files,
 )
 from byrote.report.html import render
-from byrote.report.model import Link, Report, RunLine, Section, Table, Value
+from byrote.report.model import Estimate, Link, Report, RunLine, Section, Table, Value
 from byrote.report.report_inputs import report_inputs
 
 
@@ -94,11 +94,15 @@ def _index(results: Sequence[Results], links: dict[str, str], date: str, base: s
         found = onsets[run.run].text if run.run in onsets else "nothing was measured"
         memory = next(iter(completed_members([run]).values()), MISSING)
         last = step_number(run.last_step) if run.steps else MISSING
-        rows.append(
-            (Link(run.run, links[run.run]), arm_words(run) or MISSING, last, len(run.steps), found, memory)
-        )
-    columns = ("Report", "Arm", "Last step", "Steps", "Induction heads", "Members completed")
-    caption = "Every run with its report. Members completed: sequences of the training data that the model completes without an error."
+        worth = primary_of(run)
+        gain = MISSING if worth is None else Estimate(-worth.value, -worth.hi, -worth.lo, n=int(worth.n))
+        link, arm = Link(run.run, links[run.run]), arm_words(run) or MISSING
+        rows.append((link, arm, last, len(run.steps), found, gain, memory))
+    columns = ("Report", "Arm", "Last step", "Steps", "Induction heads", "Copying gain, nats", "Members completed")  # fmt: skip
+    caption = (
+        "Every run with its report. Copying gain: by how much the loss falls where random tokens are repeated, with its 95% interval "
+        "over sequences; 0 without copying. Members completed: sequences of the training data that the model completes without an error."
+    )
     table = Table("runs", caption, columns, tuple(rows), group_columns=0)
     styles = run_styles([run.run for run in results], base=base)
     one = results[0]

@@ -101,13 +101,13 @@ class Course:
         return [(step, self.x[step], self.y[step]) for step in sorted(self.x.keys() & self.y.keys())]
 
 
-def points(results: Any, probe: str, metric: str) -> tuple[Point, ...]:
+def points(results: Any, probe: str, metric: str, *, sequences: bool = True) -> tuple[Point, ...]:
     """A model metric over the series, the strongest head of a head metric, or with `MASS` the sum over heads; steps
-    without a number are left out."""
+    without a number are left out, and without `sequences` the per-sequence values are not read, see `total_mass`."""
     kind = results.kinds.get((probe, "score" if metric == MASS else metric))
     if metric == MASS and kind == "head":
         try:
-            table = total_mass(results, probe=probe)
+            table = total_mass(results, probe=probe, sequences=sequences)
         except ByroteError:  # nothing valid
             return ()
         return tuple(Point(r.step, r.value, r.lo, r.hi, f"over {r.heads} heads") for r in table.itertuples())
@@ -129,7 +129,9 @@ def points(results: Any, probe: str, metric: str) -> tuple[Point, ...]:
 def available(axes: dict[str, tuple[str, str, str]], runs: Sequence[Any]) -> list[str]:
     """The axes with at least one number in some run."""
     return [
-        name for name, (probe, metric, _) in axes.items() if any(points(run, probe, metric) for run in runs)
+        name
+        for name, (probe, metric, _) in axes.items()
+        if any(points(run, probe, metric, sequences=False) for run in runs)
     ]
 
 
@@ -207,14 +209,14 @@ def memory_plane(
     )  # fmt: skip
 
 
-def _course(one: Any, of_x: tuple[str, str], of_y: tuple[str, str]) -> Course:
+def _course(one: Any, of_x: tuple[str, str], of_y: tuple[str, str], *, alone: bool = True) -> Course:
     """A run, or an arm by the medians of its seeds, of those that were tested on memory if any was."""
     if not hasattr(one, "runs"):
-        x, y = ({p.step: p for p in points(one, *axis)} for axis in (of_x, of_y))
+        x, y = ({p.step: p for p in points(one, *axis, sequences=alone)} for axis in (of_x, of_y))
         return Course(one.run, x, y)
-    seeds = [_course(run, of_x, of_y) for run in one.runs]
-    if len(seeds) == 1:
-        return replace(seeds[0], name=one.name)
+    if len(one.runs) == 1:
+        return replace(_course(one.runs[0], of_x, of_y), name=one.name)
+    seeds = [_course(run, of_x, of_y, alone=False) for run in one.runs]  # whose intervals are not drawn
     seeds = [seed for seed in seeds if seed.path] or [seed for seed in seeds if seed.x]
     ends = tuple((path[-1][1].value, path[-1][2].value) for seed in seeds if (path := seed.path))
     return Course(one.name, _medians([seed.x for seed in seeds]), _medians([seed.y for seed in seeds]), ends)

@@ -18,6 +18,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import MAX_JSON_BYTES, FileRefused, read_bytes, read_json
 from byrote.checkpoints.seal import EMPTY, Seal, seal_of, sealed
 from byrote.checkpoints.vocabulary import MAX_IDS
+from byrote.probes.results.series_place import where_results_are
 
 RUN_JSON = "run.json"
 RUNNING = "running"  # status of results of a series that training still adds to
@@ -123,6 +124,19 @@ FIELDS: dict[str, Check] = {
     "drift_from_float32[].n": _COUNT,
     "notes[]": _text,
 }
+
+
+def run_json_in(root: Path) -> dict[str, Any]:
+    """`read_run_json` of what should be a results folder.
+
+    Raises:
+        ByroteError: as there, and where there is none.
+    """
+    try:
+        return read_run_json(root)
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{root} is not a results folder (no run.json)"
+        raise ByroteError(message, help=where_results_are(root)) from None
 
 
 def read_run_json(root: Path) -> dict[str, Any]:

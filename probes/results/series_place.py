@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import ByroteError, nearest
 
 RELATIVE_TO_RESULTS = "results"
 _LOOKED_AT = 16  # folders inside one that holds no results, to say whether they are checkpoints
@@ -63,6 +62,20 @@ def series_shown(root: Path, meta: Mapping[str, Any]) -> str:
     return str(place)
 
 
+def results_folder(path: object) -> Path:
+    """What was given as a results folder, as a path.
+
+    Raises:
+        ByroteError: it is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ByroteError(
+            f"a results folder is named by its path, and {type(path).__name__} was given",
+            help='name the folder, such as br.Results.open("results/RUN")',
+        )
+    return Path(path)
+
+
 def where_results_are(path: Path) -> str:
     """A help line for a folder that is no results folder: the runs it holds, or what makes one."""
     runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
@@ -83,10 +96,8 @@ def where_results_are(path: Path) -> str:
             named = path if path in (found, found.parent) else found.parent
             return f"it holds checkpoints, not results: byrote run {named} -o results measures them"
     beside = path.parent.iterdir() if not path.exists() and path.parent.is_dir() else ()
-    near = get_close_matches(path.name, [one.name for one in beside if (one / "run.json").is_file()], n=1)
-    return (
-        f"{f'did you mean {path.parent / near[0]}? ' if near else ''}`byrote run PATH -o results` creates one"
-    )
+    near = nearest(path.name, [one.name for one in beside if (one / "run.json").is_file()])
+    return f"{f'did you mean {path.parent / near}? ' if near else ''}`byrote run PATH -o results` creates one"
 
 
 def _exists(path: Path) -> bool:

@@ -27,9 +27,9 @@ from byrote.probes.results.curve import Curve, Sample, Samples, curves_of, read_
 from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, narrowed_to, ranked, with_facts
 from byrote.probes.results.run_facts import RunFacts, facts_of
-from byrote.probes.results.run_json import imported_from, read_run_json, refuse_imported
+from byrote.probes.results.run_json import imported_from, refuse_imported, run_json_in
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
-from byrote.probes.results.series_place import series_place, series_shown, where_results_are
+from byrote.probes.results.series_place import results_folder, series_place, series_shown
 from byrote.probes.results.source import Kind, Metric, Source, plain
 from byrote.probes.results.unit_files import read_units
 from byrote.probes.spec import ProbeInfo
@@ -73,14 +73,8 @@ class Table:
             ByroteError: the folder is not there, is no results folder, was written by a newer schema, or its run.json says
                 something of another kind than byrote writes.
         """
-        path = Path(path)
-        try:
-            meta = read_run_json(path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ByroteError(
-                f"{path} is not a results folder (no run.json)", help=where_results_are(path)
-            ) from None
-        return cls(path, meta, write=write)
+        place = results_folder(path)
+        return cls(place, run_json_in(place), write=write)
 
     @property
     def run(self) -> str:

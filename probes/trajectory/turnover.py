@@ -170,7 +170,12 @@ MASS_COLUMNS = ["step", "value", "lo", "hi", "heads", "n"]
 
 
 def total_mass(
-    results: Table, *, probe: str = "prefix_matching", metric: str = "score", seed: int = 0
+    results: Table,
+    *,
+    probe: str = "prefix_matching",
+    metric: str = "score",
+    seed: int = 0,
+    sequences: bool = True,
 ) -> pd.DataFrame:
     """Score minus chance summed over all heads, per measured step; of prefix matching, the induction mass.
 
@@ -178,6 +183,7 @@ def total_mass(
         results: of one run. Steps that lint leaves out are not used.
         probe, metric: of heads.
         seed: of the resampling.
+        sequences: read the per-sequence values, from a file per step; without them intervals are those of independent heads.
 
     Returns:
         `step`, `value` with its 95% interval `lo` and `hi` (in units of the score; below 0 where heads are below
@@ -205,7 +211,8 @@ def total_mass(
     chance, value = grouped["chance"].sum(), grouped["value"].sum()
     half = np.sqrt(grouped["error"].sum(min_count=1))  # none where there are no intervals
     found = pd.DataFrame({"value": value - chance, "lo": value - chance - half, "hi": value - chance + half})
-    for step, (lo, hi) in _mass_intervals(results, probe, metric, rows, seed).items():
+    resampled = _mass_intervals(results, probe, metric, rows, seed) if sequences else {}
+    for step, (lo, hi) in resampled.items():
         found.loc[step, ["lo", "hi"]] = lo - chance[step], hi - chance[step]
     found = found.assign(heads=grouped.size(), n=grouped["n"].min()).rename_axis("step").reset_index()
     return found[MASS_COLUMNS].astype({"step": int, "heads": int, "n": int})

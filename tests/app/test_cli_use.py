@@ -26,6 +26,8 @@ def test_help_of_a_verb(byrote):
         done = byrote("help", *words)
         assert done.exit_code == 0 and done.stdout == byrote(*words, "-h").stdout
     assert "did you mean 'compare'" in byrote("help", "compara").stderr
+    further = byrote("help", "lab", "plan", "extra")
+    assert further.exit_code == 2 and "'extra' was given after lab plan" in further.stderr
 
 
 def test_show_of_several_runs_has_the_rows_of_each(byrote, planted_results):

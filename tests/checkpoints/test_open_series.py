@@ -30,6 +30,13 @@ def test_lab_series(lab_series):
     assert series.manifest["status"] == "complete"
 
 
+def test_a_series_is_indexed_by_position(lab_series):
+    series = open_series(lab_series((0, 8)))
+    assert series[-1].step == series.steps[-1]
+    with pytest.raises(CheckpointError, match="indexed by position, and 'x' is str"):
+        series["x"]
+
+
 def test_lab_series_in_training_says_so(lab_series):
     path = lab_series((8, 2))  # the manifest's order is not trusted
     manifest = json.loads((path / "manifest.json").read_text())

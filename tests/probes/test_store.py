@@ -20,6 +20,7 @@ from byrote.probes.results.schema import (
     to_frame,
     unit_table,
 )
+from byrote.probes.results.series_place import results_folder
 from byrote.probes.results.unit_files import step_folder, unit_provenance, write_unit
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
@@ -134,6 +135,8 @@ def test_run_json_and_repr(results):
 def test_what_is_not_a_results_folder(results, tmp_path):
     with pytest.raises(ByroteError, match="is not a results folder"):
         Results.open(tmp_path)
+    with pytest.raises(ByroteError, match="by its path, and NoneType was given"):
+        results_folder(None)
     with pytest.raises(ByroteError, match=r"holds runs: tiny; name one, such as .*tiny"):
         Results.open(results.path.parent)
     for text, words in (("{", "cannot be read"), ('{"schema": 99}', "schema 99"), ("{}", "schema None")):

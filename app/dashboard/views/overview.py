@@ -36,7 +36,6 @@ from byrote.probes.findings import arm_words
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
 from byrote.probes.wording import (
-    all_of,
     clean,
     counted,
     interval,
@@ -44,6 +43,7 @@ from byrote.probes.wording import (
     probe_name,
     sentence_case,
     step_number,
+    steps_in_words,
 )
 
 NOT_RUN, FAILED, PARTIAL, DONE = range(len(COVERED))
@@ -76,15 +76,6 @@ def missing(run: Results) -> tuple[Missing, ...]:
     return (*_not_reached(run), *_gaps(run), *_in_part(run), *_never_run(run))
 
 
-def steps_words(steps: Sequence[int]) -> str:
-    """``step 30``, ``steps 10, 20 and 30``, ``40 steps from 10 to 900``."""
-    if len(steps) == 1:
-        return f"step {step_number(steps[0])}"
-    if len(steps) > N_STEPS_NAMED:
-        return f"{len(steps):,} steps from {step_number(min(steps))} to {step_number(max(steps))}"
-    return f"steps {all_of([step_number(s) for s in sorted(steps)])}"
-
-
 def _gaps(run: Results) -> list[Missing]:
     """One entry per reason: a hundred files cut short are one story."""
     stories: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -94,7 +85,7 @@ def _gaps(run: Results) -> list[Missing]:
     for (why, help), gaps in stories.items():
         steps = [int(g["step"]) for g in gaps if g.get("step") is not None]
         files = [str(g.get("path") or "a file") for g in gaps if g.get("step") is None]
-        what = [steps_words(steps)] if steps else []
+        what = [steps_in_words(sorted(steps), most=N_STEPS_NAMED)] if steps else []
         what += files[:3] + ([f"{len(files) - 3:,} more"] if len(files) > 3 else [])
         found.append(Missing(sentence_case(", ".join(what)), why, help, run_command(run)))
     return found
@@ -109,7 +100,11 @@ def _not_reached(run: Results) -> list[Missing]:
     why = (
         f"not measured yet, the sweep is {status}" if status in ("running", "interrupted") else "not measured"
     )
-    return [Missing(sentence_case(steps_words(ahead)), why, command=run_command(run))]
+    return [
+        Missing(
+            sentence_case(steps_in_words(sorted(ahead), most=N_STEPS_NAMED)), why, command=run_command(run)
+        )
+    ]
 
 
 def _in_part(run: Results) -> list[Missing]:
@@ -143,7 +138,7 @@ def _in_part(run: Results) -> list[Missing]:
 
 def _story(run: Results, why: str, here: Sequence[int], names: Sequence[str]) -> Missing:
     """Probes that lack the same steps for the same reason."""
-    at = "every step" if len(here) == len(run.all_steps) else steps_words(here)
+    at = "every step" if len(here) == len(run.all_steps) else steps_in_words(sorted(here), most=N_STEPS_NAMED)
     what = f"{_names(names)}, {at}"
     if not why:
         return Missing(what, "not run there", command=_asking_for(run, names))
