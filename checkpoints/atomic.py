@@ -46,12 +46,23 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | get
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
 
 
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """An OSError of a file that is open, such as of a full disk, names no file: say which one it was."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 class FileLayer:
     """Every call by which byrote changes a disk. A test puts a layer in its place that records, or that fails."""
 
     def create(self, path: Path, data: bytes | memoryview) -> None:
         """Write a new file; one that is there already, as a link or otherwise, is an error."""
-        with os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
+        with _of(path), os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
             file.write(data)
 
     def append(self, path: Path, data: bytes) -> None:
@@ -59,7 +70,7 @@ class FileLayer:
         flags = (
             os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         )
-        with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+        with _of(path), os.fdopen(os.open(path, flags, 0o666), "ab") as file:
             file.write(data)
 
     def make_folder(self, path: Path) -> None:
@@ -89,7 +100,8 @@ class FileLayer:
             return  # Windows opens no folder; its rename is on the disk when it returns
         descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with _of(path):
+                os.fsync(descriptor)
         except OSError as error:
             if not is_folder or error.errno not in _NO_FOLDER_SYNC:
                 raise  # some network file systems have no sync of folders, and say so
@@ -454,9 +466,11 @@ def _replacing(path: Path) -> Iterator[Path]:
         if syncing():
             layer.sync(temporary)
         layer.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # a disk that refuses this too must not hide why
             _remove(temporary)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 

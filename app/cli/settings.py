@@ -67,9 +67,10 @@ class Settings:
             return ""
         options = ", ".join("--" + name.replace("_", "-") for name in names)
         variables = ", ".join(f"BYROTE_{verb}_{name}".replace(".", "_").upper() for name in names)
+        are, them = ("is", "it") if len(names) == 1 else ("are", "them")
         return (
-            f"{self.path} sets {options}, which is not read from the working folder; "
-            f"give it on the command line, or as {variables}"
+            f"{self.path} sets {options}, which {are} not read from the working folder; "
+            f"give {them} on the command line, or as {variables}"
         )
 
 

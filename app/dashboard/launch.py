@@ -30,6 +30,7 @@ from byrote.dashboard.library import (
     run_folders,
 )
 from byrote.probes.figures.theme import TOKENS
+from byrote.probes.results.series_place import where_results_are
 
 ADDRESS, OTHER_ADDRESS = "127.0.0.1", "::1"
 DEFAULT_PORT = 8501
@@ -99,7 +100,7 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
         if not run_folders([path]) and not is_run_folder(path) and _holds_something(path):
             raise ByroteError(
                 f"{path} contains no results",
-                help="name a results folder, or a folder of them: byrote dashboard results",
+                help=where_results_are(path),
             )
     return [path.resolve() for path in given]
 

@@ -283,3 +283,14 @@ def test_what_another_machine_is_writing_is_left_alone(tmp_path):
         (tmp_path / name).write_bytes(b"half")
     atomic.remove_leftovers_of(tmp_path / "a")
     assert names(tmp_path) == [f".a.{dead}-0badcafe-0.tmp"]
+
+
+def test_a_full_disk_says_which_file_although_the_system_does_not(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write and fsync do
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        atomic.write_bytes(tmp_path / "a.bin", b"x")
+    assert caught.value.filename == str(tmp_path / "a.bin")
+    assert list(tmp_path.iterdir()) == []
