@@ -167,6 +167,13 @@ class NothingReadableError(CheckpointError):
 
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
     if series.gaps:
+        alone = [gap.path for gap in series.gaps] == [
+            path
+        ]  # a config.json for checkpoints further down, perhaps
+        if alone and (deeper := _deeper(path)) is not None:
+            return CheckpointError(
+                f"{path} holds no weights itself", help=f"there are checkpoints in {deeper}: name that folder"
+            )
         return NothingReadableError(path, series.gaps)
     return CheckpointError(
         f"none of the 0 checkpoint folders in {path} can be read",

@@ -50,6 +50,14 @@ def test_checkpoints_deeper_down_are_named(hf_series, tmp_path):
     assert error.help == f"there are some in {tmp_path / 'logs/version_0/run'}: name that folder"
 
 
+def test_a_config_for_checkpoints_further_down_is_no_model(hf_series, tmp_path):
+    series = hf_series("gpt2", 1, folder="version_0/checkpoints", **SMALL)
+    shutil.copy(next(series.rglob("config.json")), tmp_path / "version_0")
+    error = refused(tmp_path / "version_0")
+    assert error.message == f"{tmp_path / 'version_0'} holds no weights itself"
+    assert error.help == f"there are checkpoints in {series}: name that folder"
+
+
 def test_results_of_a_second_training_are_not_step_2(tmp_path):
     for name in ("model", "model-2"):
         (tmp_path / "results" / name / "units").mkdir(parents=True)
