@@ -28,6 +28,7 @@ NAVIGATION = {
         "howto/README", "howto/callback", "howto/watch", "howto/trackers", "howto/gate", "howto/odd-layouts", "howto/live-model",
         "howto/members", "howto/own-probe", "howto/own-stimulus", "howto/seeds", "howto/clusters", "howto/data-frames",
     ],
+    "Notebooks": ["notebooks/*"],
     "Explanation": [
         "numbers", "trust", "limits", "statistics", "calibration", "memory", "lab", "claims", "case-studies/*", "comparison",
     ],
@@ -36,7 +37,7 @@ NAVIGATION = {
         "training", "watch", "scale", "lint", "text", "plugins", "dashboard", "figures", "speed",
     ],
     "More": [
-        "gallery", "notebooks/*", "faq", "troubleshooting", "glossary", "architecture", "decisions/README", "contributing",
+        "gallery", "faq", "troubleshooting", "glossary", "architecture", "decisions/README", "contributing",
         "security", "releases", "citation",
     ],
 }  # fmt: skip
@@ -154,7 +155,7 @@ def _text_above(name: str) -> str:
 
 
 def finish(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Make a list of each signature of several lines, which Sphinx writes as definitions without a term; let `a|b|c` break.
+    """Make a list of each signature of several lines, which Sphinx writes as definitions without a term; let a long `a|b_c/d` break.
 
     Between a parameter and what it is, where Sphinx writes two hyphens for a dash, stands a colon.
     """
@@ -167,7 +168,9 @@ def finish(app: Sphinx, page: str, template: str, context: dict[str, Any], tree:
         flags=re.DOTALL,
     )
     context["body"] = re.sub(
-        r'<span class="pre">[^<]+\|[^<]+</span>', lambda found: found[0].replace("|", "|<wbr>"), body
+        '(<span class="pre">)([^<]+)',
+        lambda found: found[1] + re.sub("(?<=[|_/])(?=[^|_/])", "<wbr>", found[2]),
+        body,
     )
 
 

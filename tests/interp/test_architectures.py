@@ -226,7 +226,7 @@ def measure(name: str) -> Measured:
         )
 
 
-HEADER = """# Architectures
+HEADER = """# Supported architectures
 
 Measured, not promised: the test suite makes a small random model of each, saves it as transformers does, opens the
 folder with `open_series`, and compares. `python tests/interp/test_architectures.py` writes this page again.
