@@ -11,7 +11,7 @@ from byrote.interp.axes import head_label, pair_label
 from byrote.probes.paths import INPUTS, paths
 from byrote.probes.rules import is_called, stands_out
 from byrote.probes.trajectory.verdict import heads_above, verdict_table
-from byrote.probes.wording import counted, interval, listed, number, step_number
+from byrote.probes.wording import all_of, counted, interval, number, step_number
 
 if TYPE_CHECKING:
     from byrote.probes.results.table import Table
@@ -69,6 +69,4 @@ def _which_they_read(called: Sequence[str], step: int) -> str:
     one = len(called) == 1
     are = "is an induction head" if one else "are induction heads"
     read = "head it reads" if one else "heads they read"
-    return (
-        f"{listed(called)} {are} at step {step_number(step)}; which earlier {read} was not tested by ablation"
-    )
+    return f"{all_of(called, most=4)} {are} at step {step_number(step)}; which earlier {read} was not tested by ablation"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from byrote.probes.comparable import measure_name
 from byrote.probes.rules import MIN_SEEDS, UNDECIDED
-from byrote.probes.wording import counted, interval, listed, number, p_value, sentence_case
+from byrote.probes.wording import all_of, counted, interval, number, p_value, sentence_case
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,9 +177,8 @@ def arms_sentence(rows: pd.DataFrame, *, metric: str, baseline: str, unit: str) 
     """
 
     def named(these: pd.DataFrame) -> str:
-        return listed(
-            [f"{r.arm} ({interval(r.damage, r.lo, r.hi, sign=True)} {unit})" for r in these.itertuples()]
-        )
+        arms = [f"{r.arm} ({interval(r.damage, r.lo, r.hi, sign=True)} {unit})" for r in these.itertuples()]
+        return all_of(arms, most=4)
 
     worse, better = rows[rows["lo"] > 0], rows[rows["hi"] < 0].iloc[::-1]
     parts = [
@@ -190,7 +189,7 @@ def arms_sentence(rows: pd.DataFrame, *, metric: str, baseline: str, unit: str) 
     if not parts:
         parts = [f"significantly different in none of {counted(len(rows), 'arm')}"]
     seeds = counted(int(rows["seeds"].min()), "seed")
-    return f"{sentence_case(measured_words(metric))} against {baseline} is {' and '.join(parts)}; {seeds} per arm."
+    return f"{sentence_case(measured_words(metric))} against {baseline} is {', and '.join(parts)}; {seeds} per arm."
 
 
 def _edge_words(edge: Edge) -> str:

@@ -308,8 +308,10 @@ def listed(items: Sequence[str], *, most: int = 4, between: str = ", ") -> str:
     return between.join(items[:most]) + more
 
 
-def all_of(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`; "" of none."""
+def all_of(names: Sequence[str], *, most: int | None = None) -> str:
+    """`a`, `a and b`, `a, b and c`; "" of none; of more than `most`, `a, b and 3 more`."""
+    if most is not None and len(names) > most:
+        names = [*names[:most], f"{len(names) - most:,} more"]
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.statistics import LEVEL
-from byrote.probes.wording import clean, listed
+from byrote.probes.wording import all_of, clean
 
 N_DRAWS = 1000
 
@@ -80,7 +80,7 @@ def cells_of(
             arms = list(dict.fromkeys(rows["arm"].iloc[a:b])) if "arm" in rows else []
             if len(arms) > 1:
                 raise ByroteError(
-                    f"{clean(listed(arms))} have the same dose, {name:g}, but differ in something else",
+                    f"{clean(all_of(arms, most=4))} have the same dose, {name:g}, but differ in something else",
                     help="give arms that differ in nothing but the dose, or name what they differ in with --over",
                 )
             raise ByroteError(

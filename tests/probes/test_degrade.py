@@ -188,7 +188,7 @@ def test_the_same_seeds_twice_in_a_cell_are_refused():
     twice = pd.concat([rows([1.0]), rows([1.0])], ignore_index=True)
     with pytest.raises(ByroteError, match="two runs at 0 have the same seeds"):
         cells_of(twice.drop(columns="arm", errors="ignore"), np.zeros(10))
-    with pytest.raises(ByroteError, match="a, b have the same dose, 0, but differ in something else"):
+    with pytest.raises(ByroteError, match="a and b have the same dose, 0, but differ in something else"):
         cells_of(twice.assign(arm=["a"] * 5 + ["b"] * 5), np.zeros(10))
 
 

@@ -60,7 +60,7 @@ def draw(view: View, page: Drawing) -> None:
         nothing(f"{sentence_case(found.message)}.", sentence_case(_in_words_of_the_page(found.help)))
         return
     lines = _sentences(found)
-    page.title(lines[0])
+    page.title(lines[0].removesuffix("."))
     for line in lines[1:]:
         st.markdown(literal(line, limit=600))
     if found.why:
