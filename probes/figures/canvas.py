@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.figures.svg_room import beside
+from byrote.probes.figures.svg_room import CHAR_PX, below, beside, wide_px
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, THEMES, paint, recolour, template
 from byrote.probes.wording import clean, interval
 
@@ -237,7 +238,10 @@ def _lines(text: str, most: int, *, at: str) -> list[str]:
 
 
 def _level_ticks(fig: Figure, room_px: float) -> None:
-    """Level labels on the x axes; of those that would touch in so wide a plot only some, the first and the last among them."""
+    """Level labels on the x axes; of those that would touch in so wide a plot only some.
+
+    Of evenly spaced ones every second, third ... of them; of others as many as fit, the first and the last among them.
+    """
     for axis in fig.select_xaxes():
         if axis.tickvals is not None and axis.ticktext is not None and axis.range is not None:
             lo, hi = axis.range
@@ -246,8 +250,10 @@ def _level_ticks(fig: Figure, room_px: float) -> None:
             labels = [
                 (abs(x - lo) * abs(share) * room_px, text) for x, text in zip(at, axis.ticktext, strict=True)
             ]
-            chosen = beside(labels)
-            if len(chosen) > 1:
+            gaps = [b - a for a, b in itertools.pairwise(at)]
+            if gaps and math.isclose(min(gaps), max(gaps), rel_tol=1e-6):
+                chosen = below(labels, max(wide_px(text) for _, text in labels) + CHAR_PX)
+            elif len(chosen := beside(labels)) > 1:
                 chosen[0] = min(labels)  # the second one touches neither
             shown = set(chosen)
             axis.ticktext = [label[1] if label in shown else "" for label in labels]

@@ -50,10 +50,15 @@ def beside(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     return chosen[::-1]
 
 
-def below(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Labels at the left of an axis that do not touch: every second, third ... of them, 0 among them where it is one."""
-    apart = min((abs(b[0] - a[0]) for a, b in itertools.pairwise(labels)), default=ROW_PX)
-    every = max(1, math.ceil(ROW_PX / apart)) if apart else 1
+def below(labels: Sequence[tuple[float, str]], needs_px: float = ROW_PX) -> list[tuple[float, str]]:
+    """Labels of an even axis that do not touch: every second, third ... of them, 0 among them where it is one.
+
+    Args:
+        labels: (centre in pixels, text); at the left of an axis.
+        needs_px: of each along the axis.
+    """
+    apart = min((abs(b[0] - a[0]) for a, b in itertools.pairwise(labels)), default=needs_px)
+    every = max(1, math.ceil(needs_px / apart)) if apart else 1
     zero = next((i for i, (_, text) in enumerate(labels) if not text.strip("0.")), 0)
     return list(labels)[zero % every :: every]
 

@@ -14,7 +14,7 @@ from byrote.dashboard.components.base import LEVELS, encode
 from byrote.dashboard.components.head_grid import cell_decimals
 from byrote.dashboard.library import PACKED, Library, or_example
 from byrote.dashboard.page import with_chips
-from byrote.probes.figures.axis import StepAxis
+from byrote.probes.figures.axis import StepAxis, value_axis
 from byrote.probes.figures.canvas import FULL, SUBTITLE_CHARS, TITLE_CHARS, Canvas, Figure, Look, finish
 from byrote.probes.figures.forest import ForestRow, Mark, Panel, forest
 
@@ -54,6 +54,13 @@ def test_on_a_page_labels_are_level_and_do_not_touch_and_the_first_and_the_last_
     room = 480 - drawn.margin.l - drawn.margin.r
     for (a, left), (b, right) in itertools.pairwise(labels):
         assert room * (axis.share(b) - axis.share(a)) > 6 * (len(left) + len(right)) / 2  # pixels
+
+
+def test_labels_of_an_even_axis_stay_even_with_zero_among_them():
+    fig = Figure({"layout": {"xaxis": value_axis(-1, 0.5, title="t")}})
+    said = {"title": "t", "subtitle": "s", "alt": "a"}
+    drawn = finish(fig, Canvas(height_px=300, left_px=320), look=Look(width="page"), **said)
+    assert drawn.layout.xaxis.ticktext == ("−1.00", "", "−0.50", "", "0.00", "", "0.50")
 
 
 def test_a_look_that_there_is_not_is_refused():
