@@ -83,6 +83,7 @@ FIELDS: dict[str, Check] = {
     "series.n_checkpoints": _COUNT,
     "series.steps[]": _COUNT,
     "series.loss_nats{step}": _number,
+    "series.notes[]": _text,
     "series.manifest": _object,
     "series.manifest.seed": _SEED,
     "series.manifest.arm": _object,

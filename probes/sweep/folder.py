@@ -195,6 +195,7 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
             "steps": steps,
             "loss_nats": _losses(series, earlier, steps),
             "manifest": manifest if series.manifest else None,
+            "notes": list(series.notes),
         },
         "model": shown.shape or None,
         "vocabulary": None if shown.vocabulary is None else shown.vocabulary.to_json(),
@@ -221,8 +222,25 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
         "gaps": gaps,
         "lint": _lint(series),
         "drift_from_float32": outcome.drift or _list(earlier, "drift_from_float32"),
-        "notes": shown.notes,
+        "notes": _notes(shown, earlier),
     }
+
+
+def _notes(shown: StimulusSet, earlier: dict[str, Any]) -> list[str]:
+    """What the series says now; then what earlier sweeps said of what they were shown and how they measured, and this one does.
+
+    A sweep that is shown one of these stimuli otherwise, or not at all any more, replaces what was measured on it: then the
+    earlier ones' notes go. A version that did not store which notes are the series' own (`series.notes`) has no others.
+    """
+    own = [note for note in shown.notes if note not in shown.series.notes]
+    of_series: Any = _mapping(earlier, "series").get("notes")
+    ids = {one.get("kind"): one.get("id") for one in _list(earlier, "stimuli") if isinstance(one, dict)}
+    alike = not ids.keys() & shown.refused.keys() and all(
+        ids.get(kind, one.id) == one.id for kind, one in shown.stimuli.items()
+    )
+    known = alike and isinstance(of_series, list)
+    kept = [note for note in _list(earlier, "notes") if known and note not in of_series]
+    return list(dict.fromkeys((*shown.series.notes, *kept, *own)))
 
 
 def write_run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> None:

@@ -13,6 +13,7 @@ from byrote.checkpoints.token_sets import TokenSets, natural_windows
 from byrote.probes import contexts
 from byrote.probes.contexts import by_document, contexts_in_order, half_width, windows_needed
 from byrote.probes.degradation import compare
+from byrote.probes.results import Results
 from byrote.probes.stimuli import Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.dry_run import cost_estimate
@@ -135,7 +136,12 @@ def test_a_sweep_shows_as_many_as_its_last_step_needs(swept, monkeypatch):
     (note,) = [n for n in results.meta["notes"] if n.startswith("icl_score")]
     assert f"{shown['n']} windows of {shown['n']} documents" in note and "at step 30 is at most 0.5" in note
     monkeypatch.setattr("byrote.interp.bridge.load_fresh", lambda *a, **k: pytest.fail("a model was loaded"))
+    stored = (outcome.path / "run.json").read_bytes()
     assert sweep(series, SweepConfig(("icl_score",), n_seq=8), out=outcome.path.parent).reused == 2
+    assert (outcome.path / "run.json").read_bytes() == stored  # with the note, though no window was counted
+    monkeypatch.undo()
+    sweep(series[-1:], SweepConfig(("prefix_matching",), n_seq=8), out=outcome.path.parent)
+    assert note in Results.open(outcome.path).meta["notes"]
 
 
 def test_runs_that_show_different_numbers_are_compared_on_what_both_saw(swept):
