@@ -6,6 +6,8 @@ const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").rep
 
 class Tokens {
   constructor(root) {
+    this.bar = root.querySelector(".bar");
+    this.player = new Player(this.bar, { paint: (index) => this.frame(index), rest: (index) => this.tell("step", this.data.over.steps[index]) });
     this.strip = root.querySelector(".tokens");
     this.live = root.querySelector(".live");
     this.legend = root.querySelector(".legend");
@@ -19,7 +21,6 @@ class Tokens {
   load(data) {
     if (this.drawn !== data.key) {
       this.drawn = data.key;
-      this.codes = bytes(data.codes);
       this.buttons = data.tokens.map((token, i) => {
         const button = element("button", { type: "button", tabindex: "-1" }, element("span", { text: data.masked ? "•••" : visible(token) }), element("span", { class: "bar" }));
         button.at = i;
@@ -31,11 +32,20 @@ class Tokens {
       this.strip.replaceChildren(...this.buttons.flatMap((button, i) => (starts.includes(i) ? [block(i), button] : [button])));
     }
     this.data = data;
+    this.codes = bytes(data.codes);
     this.targets = (data.targets || []).map((keys) => new Set(keys));
     this.rest = data.rest ?? null; // what is shown while no token is pointed at
     this.lock = Number.isInteger(data.lock) && data.lock < data.tokens.length ? data.lock : null;
     this.tab(this.lock ?? this.rest ?? Math.max(0, this.buttons.findIndex((b) => b.tabIndex === 0)));
     this.show(this.lock ?? this.rest);
+    this.bar.hidden = !data.over;
+    if (data.over) this.player.load({ steps: data.over.labels.map((label) => ({ label })), marks: [], index: data.over.index });
+  }
+
+  // The attention at another step, of the token that is shown.
+  frame(index) {
+    this.codes = bytes(this.data.over.codes[index]);
+    this.show(this.at);
   }
 
   tab(at) {
@@ -59,7 +69,7 @@ class Tokens {
     this.lock = this.lock === button.at ? null : button.at;
     this.tab(button.at);
     this.show(this.lock ?? button.at);
-    this.say(this.lock === null ? -1 : this.lock);
+    this.tell("q", this.lock === null ? -1 : this.lock);
   }
 
   key(event) {
@@ -81,6 +91,7 @@ class Tokens {
   }
 
   show(at) {
+    this.at = at;
     const outward = this.data.direction === "to";
     this.buttons.forEach((button, i) => {
       const value = at === null ? 0 : outward ? this.weight(at, i) : this.weight(i, at);
@@ -116,6 +127,7 @@ export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   let tokens = held.get(parentElement);
   if (!tokens) held.set(parentElement, (tokens = new Tokens(parentElement)));
-  tokens.say = (at) => setTriggerValue("q", at);
+  tokens.tell = setTriggerValue;
   tokens.load(data);
+  return () => tokens.player.sleep();
 }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from byrote.dashboard.components.base import packed
 from byrote.dashboard.query_params import State
 from byrote.probes.repeats import Repeats
-from byrote.probes.wording import clean
+from byrote.probes.wording import clean, step_number
 
 MAX_TOKEN_CHARS = 24
 MASK = "•••"  # in place of a token that was not revealed
@@ -26,8 +26,9 @@ def token_data(
     masked: bool,
     repeats: Repeats | None = None,
     rest: int | None = None,
+    over: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where none is.
+    """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where none is, and step.
 
     Args:
         tokens: as text; shortened where long.
@@ -37,8 +38,9 @@ def token_data(
         masked: show no token's text: it was memorised, and was not revealed.
         repeats: of the text: blocks begin on lines of their own, expected targets are outlined.
         rest: the token shown until another is pointed at; None for none.
+        over: of `frames_data`, to be played; None for this pattern alone.
     """
-    codes = np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
+    codes = _codes(pattern)
     shown = [token_text(token) for token in tokens]
     return {
         "key": str(hash((tuple(shown), codes.tobytes(), masked, repeats))),
@@ -51,7 +53,27 @@ def token_data(
         "starts": [at for at in repeats.starts if at < len(shown)] if repeats else [],
         "targets": [list(keys) for keys in repeats.targets[: len(shown)]] if repeats else [],
         "rest": rest,
+        "over": over,
     }
+
+
+def frames_data(patterns: Mapping[int, Float[np.ndarray, "query_pos key_pos"]], step: int) -> dict[str, Any]:
+    """The attention at several steps, to be played.
+
+    Args:
+        patterns: by step, ascending.
+        step: the one that is shown at first, which is among them.
+    """
+    return {
+        "steps": list(patterns),
+        "labels": [f"step {step_number(s)}" for s in patterns],
+        "codes": [packed(_codes(pattern)) for pattern in patterns.values()],
+        "index": list(patterns).index(step),
+    }
+
+
+def _codes(pattern: Float[np.ndarray, "query_pos key_pos"]) -> UInt8[np.ndarray, "query_pos key_pos"]:
+    return np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
 
 
 def token_text(token: str) -> str:

@@ -18,7 +18,7 @@ from byrote.checkpoints.lab.sources import source_of
 from byrote.dashboard import figure_cache
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.contact_sheet import MAX_HEADS, sheet_data
-from byrote.dashboard.components.token_view import MASK, marked, token_data, token_text
+from byrote.dashboard.components.token_view import MASK, frames_data, marked, token_data, token_text
 from byrote.dashboard.export import run_command
 from byrote.dashboard.library import run_cache
 from byrote.dashboard.page import (
@@ -40,6 +40,7 @@ from byrote.probes.attention import (
     StoredText,
     Writes,
     attention_file,
+    patterns_over,
     same_text,
     saved_bytes,
     stored_pattern,
@@ -185,10 +186,23 @@ def _one_text(view: View, page: Drawing, shown: Shown) -> None:
 
 
 def _strip(view: View, shown: Shown, at: int, *, key: str) -> None:
+    head = view.state.layer_head or (0, 0)
     data = token_data(
-        shown.tokens, shown.pattern(view.state.layer_head or (0, 0)), state=view.state, masked=shown.masked, repeats=shown.repeats, rest=at
+        shown.tokens, shown.pattern(head), state=view.state, masked=shown.masked, repeats=shown.repeats, rest=at,
+        over=_frames(shown.run, shown.over, head, shown.step) if shown.over else None,
     )  # fmt: skip
-    show("token_view", data, key=key, q=partial(_selected, key))
+    show("token_view", data, key=key, q=partial(_selected, key), step=follow(key, "step", int))
+
+
+@run_cache(2)
+def _frames(
+    run: Results, files: tuple[tuple[int, Path], ...], head: tuple[int, int], step: int
+) -> dict[str, Any] | None:
+    """A head's attention on a text of one's own at every step at which that was measured."""
+    text = stored_texts(dict(files)[step])[0]
+    found = patterns_over(dict(files), text, layer=head[0], head=head[1])
+    drawn = {at: pattern[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS] for at, pattern in found.items()}
+    return frames_data(drawn, step) if len(drawn) > 1 else None
 
 
 def _about(view: View, shown: Shown) -> None:

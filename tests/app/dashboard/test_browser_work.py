@@ -90,3 +90,7 @@ def test_attention_on_a_text_of_ones_own(browser, results):
         here.find(".st-key-own_step button").filter(has_text="0").click()
         here.until_address(step="0")
         here.says("[data-testid=stMain] h2", "Attention of L1H3 at step 0")
+        here.find(
+            "button.play"
+        ).click()  # from the first step to the last, which is then the step of the page
+        here.until_address(step="2")

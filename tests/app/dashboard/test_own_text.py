@@ -357,6 +357,9 @@ def test_the_page_asks_waits_and_shows(place, open_page, lab_series, tmp_path, r
     assert not at.exception and not at.error and not [b for b in at.button if b.key == "own_over"]
     assert [b for b in at.get("button_group") if b.options == ["0", "1", "2"]]
     assert [c for c in at.get("plotly_chart") if "Attention of L1H3 from position" in c.proto.alt]
+    shown = json.loads(next(c.proto.json for c in at.get("bidi_component") if "codes" in c.proto.json))
+    assert (shown["over"]["steps"], shown["over"]["index"]) == ([0, 1, 2], 2)
+    assert shown["over"]["codes"][2] == shown["codes"] != shown["over"]["codes"][0]
     (curves,) = [c.value for c in at.code if "over = " in c.value]
     assert "for s in [0, 1, 2]" in curves
 
