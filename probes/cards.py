@@ -82,10 +82,13 @@ def _smallest(info: ProbeInfo, metric: str) -> str:
 
 
 def _reasons(info: ProbeInfo) -> str:
-    """Why the smallest effects are what they are, each once."""
-    compared = [metric for metric in info.metrics if _smallest(info, metric)]
-    reasons = {(_smallest(info, m), info.unit_of(m)): smallest_reason(info, m) for m in compared}
-    return "; ".join(f"{size} {unit}: {reason}" for (size, unit), reason in reasons.items())
+    """Why the smallest effects are what they are: each reason once, with its units. Of yes and no there is no size."""
+    units: dict[tuple[str, str], dict[str, None]] = {}
+    for metric in info.metrics:
+        size, unit = _smallest(info, metric), info.unit_of(metric)
+        if size and not unit.startswith("yes"):
+            units.setdefault((size, smallest_reason(info, metric)), {})[unit] = None
+    return "; ".join(f"{size} ({', '.join(of)}): {reason}" for (size, reason), of in units.items())
 
 
 def text_lines(shown: Card, *, width: int) -> Iterator[str]:

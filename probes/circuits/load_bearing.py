@@ -112,8 +112,8 @@ _UNCALLED = "copying was not measured, so that no head can be called"
     },
     settings=("n_top", "n_draws", "n_possible", "layers_away"),
     uncompared=("verdict",),
-    reads_as="load-bearing: the top heads match prefixes, and their loss costs over 0.05 nats, more than a tenth of what "
-    "copying is worth, and more than random heads'. distributed induction: these few are dispensable, all that match together are not. signature only: they match prefixes, and copying does not need them. load without signature: they carry the loss and match no prefixes. Few heads mean few draws (n_draws); random heads may be induction heads too, which makes "
+    reads_as="load-bearing: the top heads match prefixes, and without them the loss rises by over 0.05 nats, by more than a tenth of what "
+    "copying is worth, and by more than without random heads. distributed induction: these few are dispensable, all that match together are not. signature only: they match prefixes, and copying does not need them. load without signature: they carry the loss and match no prefixes. Few heads mean few draws (n_draws); random heads may be induction heads too, which makes "
     "excess small",
     not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only (its verdict: fewer than 16); attention is not finite, not causal or does not sum to 1",
