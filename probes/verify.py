@@ -42,10 +42,9 @@ from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order
 from byrote.probes.results.series_place import series_place, where_results_are
 from byrote.probes.results.unit_files import (
     UNITS_KEY,
-    read_unit,
+    checked_unit,
     set_aside_files,
     step_of,
-    unit_facts,
     units_digest,
     units_of,
 )
@@ -188,12 +187,8 @@ class _Walk:
         tables, weights = [], set()
         seen: set[tuple[str, str]] = set()
         for file in files:
-            facts = unit_facts(file, decode=True)
-            try:
-                table = read_unit(file)
-            except ByroteError:
-                table = None
-            if table is None or facts.state == "damaged":
+            facts, table = checked_unit(file)
+            if table is None:
                 self._find(
                     "units are damaged; run the same sweep again to set them aside and measure them again",
                     file,

@@ -221,30 +221,35 @@ def _hash_values(total: Any, column: pa.Array | pa.ChunkedArray) -> None:
         total.update(np.ascontiguousarray(column.fill_null(0).to_numpy()).data)
 
 
-def unit_facts(path: Path, *, decode: bool = False) -> UnitFacts:
+def unit_facts(path: Path) -> UnitFacts:
     """What a unit says of itself, and whether its bytes are those that were written; the whole file is read.
 
     Args:
-        path: the unit.
-        decode: decode its columns too and compare their content hash. One without hashes is always decoded.
+        path: the unit; one without hashes is decoded too.
     """
     try:
-        if not decode and (facts := _sealed_facts(path)) is not None:
-            return facts
+        facts = _sealed_facts(path)
+    except _DAMAGE:
+        return UnitFacts({}, "damaged", "")
+    return checked_unit(path)[0] if facts is None else facts
+
+
+def checked_unit(path: Path) -> tuple[UnitFacts, pa.Table | None]:
+    """`unit_facts` of a unit that is decoded and compared with its content hash, and its rows; None of a damaged one."""
+    try:
         file, _, seal = parquet_in_memory(path, UNIT_SCHEMA, words=_WORDS)
         metadata = file.metadata.metadata
         encoded = stored_under(metadata, _PROVENANCE_KEY, b"{}")
         content = (metadata or {}).get(_CONTENT_KEY, b"").decode("ascii")
         provenance = json.loads(encoded)
         if seal is Seal.BROKEN or (seal is Seal.NONE) != (not content) or not _is_provenance(provenance):
-            return UnitFacts({}, "damaged", content)
-        if decode or not content:
-            table = _decoded(path, file)
-            if content and content_hash(table, encoded) != content:
-                return UnitFacts({}, "damaged", content)
+            return UnitFacts({}, "damaged", content), None
+        table = _decoded(path, file)
+        if content and content_hash(table, encoded) != content:
+            return UnitFacts({}, "damaged", content), None
     except _DAMAGE:
-        return UnitFacts({}, "damaged", "")
-    return UnitFacts(provenance, "whole" if content else "unverified", content)
+        return UnitFacts({}, "damaged", ""), None
+    return UnitFacts(provenance, "whole" if content else "unverified", content), table
 
 
 def _sealed_facts(path: Path) -> UnitFacts | None:

@@ -19,7 +19,7 @@ from byrote.cli.main import cli
 from byrote.probes.results import Results
 from byrote.probes.results.derived import observations_current
 from byrote.probes.results.parquet_files import write_parquet
-from byrote.probes.results.unit_files import unit_facts, unit_paths, units_digest
+from byrote.probes.results.unit_files import checked_unit, unit_facts, unit_paths, units_digest
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.probes.verify import digest, verify
@@ -123,7 +123,7 @@ def test_the_digest_tells_a_damaged_unit_and_not_a_recompressed_one(swept):
     facts, table = unit_facts(unit), pq.read_table(unit)
     kept = {k: v for k, v in pq.ParquetFile(unit).metadata.metadata.items() if k.startswith(b"byrote.")}
     write_parquet(unit, table, kept, rows_per_group=7)
-    assert unit_facts(unit, decode=True) == facts
+    assert checked_unit(unit)[0] == facts
     assert digest(swept.path) == before
     change(unit, flip_a_bit)
     assert digest(swept.path) != before
