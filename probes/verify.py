@@ -327,6 +327,9 @@ class _Walk:
                 f"imported from {clean(source)}, no samples: there are no checkpoints to compare"
             )
             return
+        if (self.meta.get("series") or {}).get("format") == "memory":
+            self.checked.append("measured on a model in memory: there are no checkpoints to compare")
+            return
         if path is None or not path.exists():
             self.checked.append("the checkpoints are no longer at their recorded path: not compared")
             return
