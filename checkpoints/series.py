@@ -19,6 +19,7 @@ from byrote.checkpoints.steps import parse_steps, span_of, step_of
 
 Inside = tuple[str | int, ...]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # how a name that is not UTF-8 shows in Python
+IN_MEMORY = "memory"  # the format of a model in memory or in training, whose series is nowhere on a disk
 STEP_UNKNOWN = "the training step of this checkpoint is unknown; it is shown as step 0"
 
 

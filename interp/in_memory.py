@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.series import Checkpoint
+from byrote.checkpoints.series import IN_MEMORY, Checkpoint
 from byrote.interp.builders import NATIVE, Built
 from byrote.interp.builders.filling import fill
 from byrote.interp.device import require_device
@@ -30,7 +30,6 @@ from byrote.interp.merging import merged_tensors
 from byrote.interp.model import HookedModel
 from byrote.interp.quiet import own_randomness
 
-FORMAT = "memory"
 MEASURED_IN = (torch.float32, torch.bfloat16, torch.float64)
 _WRAPPED_IN = ("_orig_mod", "module")  # torch.compile, DataParallel and DistributedDataParallel
 _SHARDED = {"FullyShardedDataParallel", "FSDPModule"}  # of both generations
@@ -59,7 +58,9 @@ def copy_of(
     inner, tensors = _inner(model)
     device = device or str(next(iter(tensors.values())).device)
     built, config = _built(inner, tensors, dtype, step)
-    return behind_hooks(built, Checkpoint(step, Path(FORMAT), FORMAT), config, device=device, dtype=dtype)
+    return behind_hooks(
+        built, Checkpoint(step, Path(IN_MEMORY), IN_MEMORY), config, device=device, dtype=dtype
+    )
 
 
 class LiveModel:
@@ -97,7 +98,7 @@ class LiveModel:
             ByroteError: as `copy_of`, and tensors of other names or shapes than before.
         """
         inner, tensors = _inner(self.model)
-        checkpoint = Checkpoint(step, Path(FORMAT), FORMAT)
+        checkpoint = Checkpoint(step, Path(IN_MEMORY), IN_MEMORY)
         self.device = str(next(iter(tensors.values())).device)
         if self._hooked is None:
             built, config = _built(inner, tensors, self.dtype, step)

@@ -30,6 +30,7 @@ from byrote.checkpoints.fingerprint import content_of
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.safe_read import FileRefused
 from byrote.checkpoints.seal import Seal
+from byrote.checkpoints.series import IN_MEMORY
 from byrote.interp.axes import head_label
 from byrote.probes.attention import stored_metadata, stored_texts
 from byrote.probes.own_blocks import kind_shown
@@ -327,7 +328,7 @@ class _Walk:
                 f"imported from {clean(source)}, no samples: there are no checkpoints to compare"
             )
             return
-        if (self.meta.get("series") or {}).get("format") == "memory":
+        if (self.meta.get("series") or {}).get("format") == IN_MEMORY:
             self.checked.append("measured on a model in memory: there are no checkpoints to compare")
             return
         if path is None or not path.exists():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, nearest
+from byrote.checkpoints.series import IN_MEMORY
 
 RELATIVE_TO_RESULTS = "results"
 _LOOKED_AT = 16  # folders inside one that holds no results, to say whether they are checkpoints
@@ -30,7 +31,7 @@ def stored_place(root: Path, series: Path) -> dict[str, str]:
 
 
 def series_place(root: Path, meta: Mapping[str, Any]) -> Path | None:
-    """Where the checkpoints of a run are, or were; None where run.json does not say.
+    """Where the checkpoints of a run are, or were; None where run.json does not say, and of a model in memory.
 
     A path of version 0.1 is relative to where its sweep was started: it is looked for there, beside the results, and where
     results usually are, one folder below.
@@ -41,7 +42,7 @@ def series_place(root: Path, meta: Mapping[str, Any]) -> Path | None:
     """
     series = meta.get("series") or {}
     path = series.get("path")
-    if not path:
+    if not path or series.get("format") == IN_MEMORY:
         return None
     if series.get("relative_to") == RELATIVE_TO_RESULTS:
         return Path(os.path.normpath(root.resolve() / path))
@@ -53,7 +54,7 @@ def series_place(root: Path, meta: Mapping[str, Any]) -> Path | None:
 
 
 def series_shown(root: Path, meta: Mapping[str, Any]) -> str:
-    """The path of a run's series as one would type it here; "" where run.json does not say."""
+    """The path of a run's series as one would type it here; "" where there is none."""
     place = series_place(root, meta)
     if place is None:
         return ""

@@ -16,8 +16,8 @@ from torch import nn
 
 from byrote.checkpoints.atomic import remove
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, text_of
-from byrote.interp.in_memory import FORMAT, LiveModel
+from byrote.checkpoints.series import IN_MEMORY, Checkpoint, CheckpointSeries, text_of
+from byrote.interp.in_memory import LiveModel
 from byrote.interp.quiet import as_in_a_sweep
 from byrote.probes.results import Results
 from byrote.probes.results.derived import rebuild_observations
@@ -117,7 +117,7 @@ class LiveRun:
         message = error.message if isinstance(error, ByroteError) else f"{type(error).__name__}: {error}"
         reason = text_of(" ".join(message.split())[:500])
         help = text_of(error.help) if isinstance(error, ByroteError) else ""
-        self._gaps[step] = {"step": step, "path": FORMAT, "reason": reason, "help": help}
+        self._gaps[step] = {"step": step, "path": IN_MEMORY, "reason": reason, "help": help}
         if self._shown is not None:
             with open_run_folder(self.root.parent, self._series([]), fresh=False):
                 self._describe(finished=False)
@@ -161,10 +161,10 @@ class LiveRun:
             remove(step_folder(self.root, step))
 
     def _checkpoint(self, step: int) -> Checkpoint:
-        return Checkpoint(step, self._place, FORMAT, loss_nats=self._loss.get(step))
+        return Checkpoint(step, self._place, IN_MEMORY, loss_nats=self._loss.get(step))
 
     def _series(self, steps: Sequence[int]) -> CheckpointSeries:
-        return CheckpointSeries(self.root.name, NOWHERE, FORMAT, tuple(map(self._checkpoint, steps)))
+        return CheckpointSeries(self.root.name, NOWHERE, IN_MEMORY, tuple(map(self._checkpoint, steps)))
 
 
 def run_name(out: Path, name: str, *, resumed: bool) -> str:

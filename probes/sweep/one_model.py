@@ -16,8 +16,8 @@ from torch import nn
 
 from byrote.checkpoints.atomic import remove
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries
-from byrote.interp.in_memory import FORMAT, copy_of, fingerprint_of
+from byrote.checkpoints.series import IN_MEMORY, Checkpoint, CheckpointSeries
+from byrote.interp.in_memory import copy_of, fingerprint_of
 from byrote.interp.model import HookedModel
 from byrote.probes.results import Results
 from byrote.probes.results.curve import Sample, samples_in
@@ -80,8 +80,8 @@ def measure_model(
     place = tokenizer_folder(tokenizer)
     copied = copy_of(model, step=step, device=config.device or None, dtype=getattr(torch, config.dtype))
     config = replace(config, device=str(copied.device))
-    checkpoint = Checkpoint(step, place, FORMAT)
-    series = CheckpointSeries(name, NOWHERE, FORMAT, (checkpoint,))
+    checkpoint = Checkpoint(step, place, IN_MEMORY)
+    series = CheckpointSeries(name, NOWHERE, IN_MEMORY, (checkpoint,))
     if out is None:
         shown = StimulusSet(series, config, NOWHERE)
         shown.fit(copied, checkpoint, first=True)

@@ -12,6 +12,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 import byrote as br
 from byrote.checkpoints.lab import LabConfig
 from byrote.checkpoints.lab.model import build_model
+from byrote.probes.verify import verify
 
 PROBES = ("prefix_matching", "copying_logit", "repeat_loss", "ov_copying", "induction")
 SIZES = {"n_seq": 4, "progress": False}
@@ -98,6 +99,11 @@ def test_with_out_the_steps_of_a_model_make_a_series(tmp_path):
     assert results.meta["series"]["steps"] == [1, 5]
     losses = results.frame[results.frame["metric"] == "later_blocks"]["value"].to_numpy()
     assert losses[0] != losses[1] and np.isfinite(losses).all()
+    assert results.series_shown == "", "no command can measure it again"
+    assert (
+        verify(results.path).checked[-1]
+        == "measured on a model in memory: there are no checkpoints to compare"
+    )
     again = br.measure(model, ("repeat_loss", "sink"), step=5, out=tmp_path, **SIZES)
     same(again, results)
 
