@@ -144,7 +144,7 @@ def measured_words(metric: str) -> str:
 
 def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: str) -> str:
     """The worst dose with its damage, whether it lies between milder ones, and the band."""
-    worst = found.rows.loc[found.rows["damage"].idxmax()]
+    worst, doses_of = found.rows.loc[found.rows["damage"].idxmax()], found.rows["dose"]
     at = f" at {number(size)} parameters" if several and not math.isnan(size) else ""
     by = interval(worst["damage"], worst["lo"], worst["hi"], sign=True)
     doses = DOSE_WORDS[found.over]
@@ -158,8 +158,11 @@ def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: st
         text = f"{text}, significantly worse than both the smallest and the largest dose {ends}"
     elif seeds < MIN_SEEDS:
         text = f"{text}; {counted(seeds, 'seed')} per dose cannot locate the peak; {MIN_SEEDS} are needed"
+    elif worst["dose"] in (doses_of.min(), doses_of.max()):
+        which = "largest" if worst["dose"] == doses_of.max() else "smallest"
+        text = f"{text}; it is the {which} dose, so the worst one may lie beyond those measured {ends}"
     else:
-        text = f"{text}; that it lies between milder doses is not certain {ends}"
+        text = f"{text}; not significantly worse than both the smallest and the largest dose {ends}"
     if math.isnan(found.left.dose) and math.isnan(found.right.dose):
         return f"{text}. At every dose measured it is half of that damage or more."
     band = [_edge_words(found.left), _edge_words(found.right)]
