@@ -111,7 +111,7 @@ def text_lines(shown: Card, *, width: int) -> Iterator[str]:
 
 def markdown(shown: Card) -> str:
     """A card as a page of the documentation."""
-    facts = [f"- **{label}**: {_prose(text)}" for label, text in shown.facts.items()]
+    facts = [f"- **{label}**: {_linked(label, _prose(text))}" for label, text in shown.facts.items()]
     metrics = ["| metric | is | unit | smallest effect |", "| --- | --- | --- | --- |"]
     metrics += [
         f"| `{name}` | {_cell(meaning)} | {_cell(unit)} | {smallest} |"
@@ -119,7 +119,7 @@ def markdown(shown: Card) -> str:
     ]
     numbered = [bool(_NUMBERED.match(step)) for step in shown.steps]
     steps = [
-        ("" if numbered[i] and i and numbered[i - 1] else "\n") + _prose(step)
+        ("" if numbered[i] and i and numbered[i - 1] else "\n") + _linked("", _prose(step))
         for i, step in enumerate(shown.steps)
     ]
     parts = [f"# {shown.name}", _prose(shown.summary), "\n".join(facts), "## Metrics", "\n".join(metrics)]
@@ -165,6 +165,15 @@ def _blocks(document: str) -> Iterator[str]:
 def _prose(text: str) -> str:
     """Text in which the stars and angle brackets of formulas are not taken for markup; backticks are meant."""
     return re.sub(r"\*|<(?=[A-Za-z/!])", r"\\\g<0>", text)
+
+
+def _linked(label: str, text: str) -> str:
+    """Prose of a page with its links: to papers by their arXiv numbers, to other pages, and to the probes that one needs."""
+    text = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    text = re.sub(r"\bdocs/([\w/-]+\.md)", r"[\1](../\1)", text)
+    names = text.split(", ")
+    needed = label == "needs" and all(name in REGISTRY for name in names)
+    return ", ".join(f"[{name}]({name}.md)" for name in names) if needed else text
 
 
 def _cell(text: str) -> str:
