@@ -35,7 +35,7 @@ ROLES = (INDUCTION, PREVIOUS, MATCHES, RESTS, LOOKS_BACK, NONE)
 UNKNOWN = -1  # of a head on which nothing was measured
 
 _LOOKS: Mapping[str, str] = {
-    "previous_token": "the token before",
+    "previous_token": "the previous token",
     "duplicate_token": "earlier copies of the same token",
 }
 Head = tuple[int, int]
@@ -152,7 +152,7 @@ def introduce(results: Table, head: Head, *, step: int) -> str:
         return f"{label} attends to position 0 {when}{_with(results, 'sink', head, step)}"
     if role == LOOKS_BACK:
         probe = max(_LOOKS, key=lambda name: _above_by(results, name, head, step))
-        return f"{label} attends to {_LOOKS[probe]} more than chance would {when}{_with(results, probe, head, step)}"
+        return f"{label} attends to {_LOOKS[probe]} more than by chance {when}{_with(results, probe, head, step)}"
     return f"{label} has none of the roles tested for {when}{_with(results, 'prefix_matching', head, step)}"
 
 

@@ -316,7 +316,7 @@ def all_of(names: Sequence[str], *, most: int | None = None) -> str:
 
 
 def of_runs(names: Sequence[str], n_runs: int, *, most: int = 3) -> str:
-    """Of which runs something holds: `all 20 runs`, `unique-0 and repeated-0`, `15 of 20 runs (a, b, c and 12 more)`.
+    """Of which runs something holds: `all 20 runs`, `both runs`, `unique-0 and repeated-0`, `15 of 20 runs (a, b, c and 12 more)`.
 
     Args:
         names: of these runs.
@@ -324,7 +324,7 @@ def of_runs(names: Sequence[str], n_runs: int, *, most: int = 3) -> str:
         most: names written out.
     """
     if len(names) == n_runs > 1:
-        return f"all {n_runs:,} runs"
+        return "both runs" if n_runs == 2 else f"all {n_runs:,} runs"
     if len(names) <= most:
         return all_of(names)
     return f"{len(names):,} of {n_runs:,} runs ({listed(names, most=most)})"

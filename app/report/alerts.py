@@ -25,6 +25,7 @@ from byrote.report.model import LEVELS, Alert, Level, Status
 from byrote.report.report_inputs import Inputs
 
 MAX_REASONS = 8
+_STIMULUS = "stimulus "  # begins the name of a fact about one
 _NAMED = {(probe, metric.partition(":")[0]) for probe, metric in (*PRIMARY, *SECONDARY)}
 OF_A_RUN = ("members", "twins")  # of a lab series, which brings its own: they are meant to differ
 
@@ -121,7 +122,7 @@ def _comparable_facts(results: Results) -> dict[str, str]:
     for stimulus in results.meta.get("stimuli") or ():
         if stimulus.get("kind") in own:
             continue
-        facts[f"stimulus {stimulus.get('kind', '')}"] = str(stimulus.get("id", ""))
+        facts[f"{_STIMULUS}{stimulus.get('kind', '')}"] = str(stimulus.get("id", ""))
     for probe in results.meta.get("probes") or ():
         facts[f"version of probe {probe.get('name', '')}"] = str(probe.get("version", ""))
     return facts
@@ -222,13 +223,22 @@ def _out_of_range(inputs: Inputs) -> Iterator[Alert]:
 
 def _mixed(inputs: Inputs) -> Iterator[Alert]:
     differing = differing_facts(inputs)
+    shown = [name for name in differing if name.startswith(_STIMULUS)]
+    if (
+        len(shown) > 1
+    ):  # of one cause, such as other contexts, vocabularies or seeds: the first stands for all
+        kinds = listed([name.removeprefix(_STIMULUS) for name in shown], most=MAX_REASONS)
+        differing = {f"{len(shown)} stimuli ({kinds})": differing[shown[0]]} | {
+            name: values for name, values in differing.items() if name not in shown
+        }
     for name, values in list(differing.items())[:MAX_REASONS]:
         runs_of: dict[str, list[str]] = {}
         for run, value in values.items():
             runs_of.setdefault(value, []).append(run)
         per_run = "; ".join(f"{of_runs(runs, len(values))}: {value}" for value, runs in runs_of.items())
+        verb = "differ" if name[0].isdigit() else "differs"
         yield Alert(
-            f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {per_run}.",
+            f"The runs were not measured alike. {name[:1].upper()}{name[1:]} {verb}: {per_run}.",
             "provenance",
             "warning",
         )

@@ -151,7 +151,7 @@ def test_what_holds_of_several_runs_is_said_once(byrote, planted_runs):
     done = byrote("run", planted_runs, "-p", "induction", "--sequences", "8", "--steps", "last")
     assert done.exit_code == 0, done.stderr
     missing = [line for line in done.stderr.splitlines() if "not measured" in line]
-    assert len(missing) == 1 and missing[0].startswith("all 2 runs: not measured: induction (")
+    assert len(missing) == 1 and missing[0].startswith("both runs: not measured: induction (")
 
 
 def test_a_second_run_measures_nothing_and_says_so(byrote, planted_results, planted_runs, tmp_path):

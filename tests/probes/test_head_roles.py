@@ -55,7 +55,7 @@ def test_a_head_has_the_strongest_role_that_holds(tmp_path):
         (0, 1): "L0H1 is a previous-token head at step 40: previous token 0.80 [0.78, 0.82], chance 0.050",
         (1, 0): "L1H0 matches prefixes at step 40: prefix matching 0.30 [0.28, 0.32], chance 0.050",
         (0, 0): "L0H0 attends to position 0 at step 40: sink 0.95 [0.93, 0.97], chance 0.050",
-        (0, 2): "L0H2 attends to the token before more than chance would at step 40: previous token 0.30 [0.28, 0.32], chance 0.050",
+        (0, 2): "L0H2 attends to the previous token more than by chance at step 40: previous token 0.30 [0.28, 0.32], chance 0.050",
         (1, 1): "L1H1 has none of the roles tested for at step 40: prefix matching 0.05 [0.03, 0.07], chance 0.050",
     }  # fmt: skip
 
