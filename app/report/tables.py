@@ -19,6 +19,7 @@ from byrote.report.report_inputs import seeds_of
 
 MAX_ROWS = 48
 MAX_CELLS = 400
+MAX_COLUMNS = 10  # of lines over steps; of more, each is a row
 N_PEAKS = 5  # of every column of a long table, beside the rows spread over it
 
 
@@ -76,6 +77,21 @@ def _by_two(name: str, caption: str, table: pd.DataFrame, rows: str, columns: st
         shown = str(row.where) if row.valid and row.where != column else ""
         cells.setdefault((key, column), estimate_of(row, where=shown))
     keys = list(dict.fromkeys(table[rows]))
+    by_column = table.groupby(columns, sort=False)["chance"].median()
+    several = by_column.nunique() > 1 and (table.groupby(columns)["chance"].nunique() <= 1).all()
+    if rows == "step" and len(names) > MAX_COLUMNS:  # more lines than fit beside each other on paper
+        keys = [int(k) for k in spaced_steps(keys, most=MAX_COLUMNS)]
+        heads = [sentence_case(columns), *(f"Step {key:,}" for key in keys), *(["Chance"] if several else [])]
+        lines = (
+            [
+                clean(str(n)),
+                *(cells.get((k, n)) for k in keys),
+                *([chance_number(by_column[n])] if several else []),
+            ]
+            for n in names
+        )
+        more = (table[rows].nunique() - len(keys)) * len(names)
+        return Table(name, caption, tuple(heads), tuple(map(tuple, lines)), n_left_out=more)
     if pd.api.types.is_numeric_dtype(table[rows]):
         best = table.sort_values("value", ascending=False, kind="stable").groupby(columns, sort=False)
         keys = spaced_steps(keys, most=MAX_ROWS, keep=[int(k) for k in best.head(N_PEAKS)[rows]])
@@ -88,8 +104,7 @@ def _by_two(name: str, caption: str, table: pd.DataFrame, rows: str, columns: st
         for key in keys
     ]
     by_row = table.groupby(rows, sort=False)["chance"].median()
-    by_column = table.groupby(columns, sort=False)["chance"].median()
-    if rows != "head" and by_column.nunique() > 1 and (table.groupby(columns)["chance"].nunique() <= 1).all():
+    if rows != "head" and several:
         body.append(["Chance", *(chance_number(by_column[column]) for column in names)])
     elif by_row.nunique() > 1 and rows != "step":
         head.append("Chance")

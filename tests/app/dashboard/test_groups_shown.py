@@ -159,6 +159,11 @@ def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, by
         "repeated",
         "unique",
     ]
+    course = next(one for one in content["sections"] if one["name"] == "arms-training")
+    by_seed = next(block["table"]["rows"] for block in course["blocks"] if block["kind"] == "figure")
+    assert (
+        len(by_seed) == 15 + 3 and {"Run", "Step 10", "Step 20"} <= by_seed[0].keys()
+    )  # a row a line, not a column
     (table,) = (block for block in runs["blocks"] if block["kind"] == "table")
     assert {row["Run"] for row in table["rows"]} == {"control-0", "repeated-0", "unique-0"}
     (table,) = (block for block in front["blocks"] if block.get("name") == "by-arm")
