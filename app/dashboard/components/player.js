@@ -61,7 +61,7 @@ class Player {
     this.pace.value = "1";
     const track = element("div", { class: "track" }, this.range, this.ticks);
     this.said = element("p", { class: "events" });
-    host.replaceChildren(this.play, back, on, track, this.output, this.before, this.after, this.pace, this.said);
+    host.replaceChildren(this.play, back, on, this.before, this.after, this.pace, track, this.output, this.said);
     this.play.onclick = () => this.toggle();
     back.onclick = () => this.move(this.index - 1);
     on.onclick = () => this.move(this.index + 1);

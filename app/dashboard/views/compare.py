@@ -191,7 +191,12 @@ def draw(view: View, page: Drawing) -> None:
         _grids(view)
     with panel("what differs in the set-up"):
         frame = config_frame(view.run, base)
-        page.table(frame, "setup", caption="Set-up: only the settings that differ.", height="content")
+        label = f"Set-up: {counted(len(frame), 'difference')}"
+        page.tables["setup"] = (label, frame)  # exported whether or not it is open
+        box = st.expander(label, key="setup", on_change="rerun", expanded=comparison is None)
+        if box.open:
+            with box:
+                page.table(frame, "setup", caption=label, height="content")
     if comparison is None:
         return
     left, right = st.columns([1, 1], gap="medium")
