@@ -88,9 +88,12 @@ def measure(
 
     config = SweepConfig(probes=names, **settings)
     require_device(config)
-    outcome = sweep(
-        found, config, out="results" if out is None else path_of(out, "out"), fresh=fresh, on_event=show
-    )
+    place = "results" if out is None else path_of(out, "out")
+    try:
+        outcome = sweep(found, config, out=place, fresh=fresh, on_event=show)
+    except BaseException:
+        line("stopped by an error", True)
+        raise
     results = outcome.results
     what = "interrupted: what is finished is saved" if outcome.interrupted else repr(results)
     line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
