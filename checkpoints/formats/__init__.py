@@ -116,11 +116,11 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
             help=f"give the folder that holds it: {path.parent}",
         )
     names = sorted(p.name for p in path.iterdir())
-    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing: the folder is empty"
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     reads = f"byrote reads {', '.join(f.reads for f in formats().values() if f.reads)}"
     deeper = _deeper(path)
     raise CheckpointError(
-        f"no checkpoints found in {path} (it holds {shown})",
+        f"no checkpoints found in {path} ({f'it holds {shown}' if names else 'the folder is empty'})",
         help=f"there are some in {deeper}: name that folder" if deeper else reads,
     )
 
@@ -158,11 +158,12 @@ class NothingReadableError(CheckpointError):
 
     def __init__(self, path: Path, gaps: tuple[Gap, ...]) -> None:
         self.gap = gaps[0]
-        kind = "folders" if all(gap.path.is_dir() for gap in gaps) else "files"
-        super().__init__(
-            f"none of the {len(gaps)} checkpoint {kind} in {path} can be read: {self.gap.path.name}: {self.gap.reason}",
-            help=self.gap.help,
-        )
+        kind = "folder" if all(gap.path.is_dir() for gap in gaps) else "file"
+        what = f"none of the {len(gaps)} checkpoint {kind}s in {path} can be read: {self.gap.path.name}"
+        if len(gaps) == 1:
+            inside = "" if self.gap.path == path else f" in {path}"
+            what = f"the only checkpoint {kind}{inside} cannot be read: {self.gap.path.name}"
+        super().__init__(f"{what}: {self.gap.reason}", help=self.gap.help)
 
 
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
