@@ -39,6 +39,7 @@ _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in TOKENS.items()}
 _RGBA = re.compile(r"rgba\((\d+), (\d+), (\d+), ([0-9.]+)\)")
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
+_TITLE_GAP_PX = 13  # between the axis and the base of a vertical title, with the gap of the labels; also what a title itself takes
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,10 @@ class _Frame:
             middle = min((x.start + x.end) / 2, self.width - wide_px(title) / 2)
             parts.append(_text(middle, y.start + 39, title, css="title"))
         if title := y_axis.get("title", {}).get("text"):
-            place = (x.start - 46 if self.left > 60 else x.start - 36, (y.start + y.end) / 2)
-            parts.append(_text(*place, title, css="title", rotate=True))
+            labels = y_axis.get("ticktext", ()) if y_axis.get("showticklabels", True) else ()
+            beside_labels = x.start - _TITLE_GAP_PX - max(map(wide_px, labels), default=0)
+            left = max(_TITLE_GAP_PX, min(beside_labels, x.start - (46 if self.left > 60 else 36)))
+            parts.append(_text(left, (y.start + y.end) / 2, title, css="title", rotate=True))
         return parts
 
     def annotation(self, note: dict[str, Any]) -> list[str]:
