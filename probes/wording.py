@@ -25,7 +25,9 @@ MIN_DECIMALS = 2  # wanted even where the interval is wide, if three digits allo
 SMALLEST_DECIMAL = 1e-4  # smaller numbers are written 1.2e−05
 MISSING = "–"
 _WRITTEN = {"held_out_loss": "held-out loss", "mem_gap": "memory gap"}
-_SPELLED = {"ov": "OV", "qk": "QK", "icl": "ICL", "top1": "top-1"}
+_SPELLED = {name: name.upper() for name in ("ov", "qk", "icl", "dla", "kl", "mlp", "auc", "tpr")} | {
+    "top1": "top-1"
+}
 _OBEYED = re.compile(
     "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )

@@ -19,6 +19,7 @@ from byrote.interp.loading import load_fresh
 
 TOKENS = torch.randint(0, 61, (2, 20), generator=torch.Generator().manual_seed(0))
 TARGETS = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
+ROUNDING = 5e-5  # of logits, whose sums in float32 are taken in another order by other numbers of threads
 RANK, ALPHA = 3, 5
 
 
@@ -107,7 +108,7 @@ def test_merged_logits_are_the_bases_plus_the_scaled_product(bases, tmp_path, ar
     )
     expected = AutoModelForCausalLM.from_pretrained(by_hand, dtype=torch.float32, attn_implementation="eager")
     merged = load_fresh(open_series(run)[0]).logits(TOKENS)
-    torch.testing.assert_close(merged, logits_of(expected), rtol=0, atol=1e-5)
+    torch.testing.assert_close(merged, logits_of(expected), rtol=0, atol=ROUNDING)
     untouched = load_fresh(open_series(base)[0]).logits(TOKENS)
     assert (merged - untouched).abs().max() > 0.05  # the adapter does something
 
@@ -131,7 +132,9 @@ def test_every_kind_read_equals_the_adapters_own_forward_pass(bases, tmp_path, k
     base = bases[settings.pop("arch", "llama")]
     beside = write_step(tmp_path / "checkpoint-5", base, seed=1, **settings)
     (checkpoint,) = open_series(tmp_path)
-    torch.testing.assert_close(load_fresh(checkpoint).logits(TOKENS), logits_of(beside), rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        load_fresh(checkpoint).logits(TOKENS), logits_of(beside), rtol=0, atol=ROUNDING
+    )
 
 
 def test_embeddings_saved_beside_the_adapter_count(bases, tmp_path):
@@ -143,7 +146,7 @@ def test_embeddings_saved_beside_the_adapter_count(bases, tmp_path):
         beside.save_pretrained(tmp_path / "step1", save_embedding_layers=True)
     edit_config(tmp_path / "step1", base_model_name_or_path=str(bases["llama"]))
     torch.testing.assert_close(
-        load_fresh(open_series(tmp_path)[0]).logits(TOKENS), logits_of(beside), rtol=0, atol=2e-5
+        load_fresh(open_series(tmp_path)[0]).logits(TOKENS), logits_of(beside), rtol=0, atol=ROUNDING
     )
 
 
@@ -152,7 +155,7 @@ def test_an_untied_head_is_taken_too(bases, tmp_path):
         tmp_path / "checkpoint-5", bases["gpt2"], seed=1, modules_to_save=["lm_head"], fan_in_fan_out=True
     )
     model = load_fresh(open_series(tmp_path)[0])
-    torch.testing.assert_close(model.logits(TOKENS), logits_of(beside), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.logits(TOKENS), logits_of(beside), rtol=0, atol=ROUNDING)
 
 
 def test_only_steps_that_exist_are_listed(bases, tmp_path):
