@@ -38,7 +38,7 @@ from byrote.probes.wording import (
 MASS = "mass"  # no metric of its own: the sum of one over heads
 MEMORY_AXES = {
     "memory gap": ("mem_gap", "gap", "loss on fresh twins minus loss on members, nats"),
-    "extracted": ("extraction", "score", "share of members written out word for word"),
+    "extracted": ("extraction", "score", "share of members written out verbatim"),
     "completed": ("exact_match", "completed", "share of members completed without an error"),
     "bits": ("unintended_bits", "bits", "bits known beyond the source, per member"),
 }
@@ -282,11 +282,11 @@ def _counts(
 
 
 def _inside(names: list[dict[str, Any]], left: float, right: float) -> None:
-    """Names of runs near an edge stand on the inner side of their last points."""
+    """Names of runs stand beside the bars of their last points, near an edge on the inner side."""
     for name in names:
         where = (name["x"] - left) / (right - left)
-        name["xanchor"] = "left" if where < 0.2 else "right" if where > 0.8 else "center"
-        if name["xanchor"] == "left":  # beside the mark: the path comes from the other side
+        name.update(xanchor="right", xshift=-6) if where > 0.8 else name.update(xanchor="left", xshift=6)
+        if where < 0.2:  # beside the mark: the path comes from the other side
             name.update(yshift=0, xshift=10)
 
 
@@ -319,7 +319,7 @@ def member_flow(results: Any, *, look: Look = FULL) -> Figure:
     return lines_figure(
         lines, x_axis=axis, y_axis=value_axis(0.0, float(n), title="members"), height_px=360, by=(), table=lambda: frame,
         title=f"What became of the members of {markup(short(results.run))}",
-        subtitle=f"{n} members; memorised: written out word for word",
+        subtitle=f"{n} members; memorised: written out verbatim",
         alt=f"At step {step_number(steps[-1])}, {int(last['memorised'])} of {n} members of {clean(results.run)} are memorised; "
         f"{int(frame['forgotten'].sum())} were forgotten at some step.",
         look=look,
