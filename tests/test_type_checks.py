@@ -17,9 +17,9 @@ from jaxtyping import Float, TypeCheckError
 from source_trees import SOURCES, name_of
 from type_checks import checked, with_axes
 
-from byrote.checkpoints.errors import did_you_mean
 from byrote.checkpoints.series import Gap
 from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.wording import sentence_case
 
 Table = Float[np.ndarray, "n k"]
 
@@ -127,7 +127,7 @@ def test_what_is_refused_is_what_jaxtyping_refuses(name):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: did_you_mean(3, ["a"]),
+        lambda: sentence_case(3),
         lambda: Gap(path="p", reason="r"),
         lambda: bootstrap_mean(np.ones((3, 2, 2), dtype=int)),
     ],

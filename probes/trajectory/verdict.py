@@ -253,7 +253,7 @@ def _onset_text(
 
 
 INDUCTION = "induction"
-_PARTS = {"previous_token": "previous token", "copying_logit": "copying"}
+_PARTS = {"previous_token": "previous token", "copying_logit": "copying logit"}
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Milestone:
     """One part and when it appeared.
 
     Attributes:
-        what: `previous token`, `induction` or `copying`.
+        what: `previous token`, `induction` or `copying logit`.
         head: label of the head that shows it.
         bracket: (last measured step without it, or None where it was there from the start; first with it).
         how: what is meant by having appeared.
