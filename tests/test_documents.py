@@ -19,6 +19,7 @@ import reference_pages
 from markdown_it import MarkdownIt
 
 import byrote as br
+from byrote.probes.results.run_json import FIELDS
 from byrote.probes.results.schema import OBSERVATION_SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,14 +152,21 @@ def test_reference_pages_are_what_the_code_says() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == reference_pages.settings_page(), say
 
 
+def names_in_table(heading: str) -> list[str]:
+    """Names in the first column of a table of results.md."""
+    table = (DOCS / "results.md").read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+
 def test_the_columns_of_results_are_described() -> None:
-    table = (DOCS / "results.md").read_text(encoding="utf-8").split("## Columns")[1].split("##")[0]
-    named = [
-        name
-        for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
-        for name in re.findall(r"`(\w+)`", row)
-    ]
-    assert named == OBSERVATION_SCHEMA.names
+    assert names_in_table("Columns") == OBSERVATION_SCHEMA.names
+
+
+def test_the_fields_of_run_json_are_described() -> None:
+    fields = {re.split(r"[.\[{]", name)[0] for name in FIELDS}
+    named = names_in_table("run.json")
+    assert sorted(named) == sorted(fields | {"seal"})
 
 
 # What the messages of docs/troubleshooting.md fill in as examples; what is between has to be in the code as it stands there.
