@@ -120,7 +120,9 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
     reads = f"byrote reads {', '.join(f.reads for f in formats().values() if f.reads)}"
     deeper = _deeper(path)
     raise CheckpointError(
-        f"no checkpoints found in {path} ({f'it holds {shown}' if names else 'the folder is empty'})",
+        f"no checkpoints found in {path} (it holds {shown})"
+        if names
+        else f"no checkpoints found in {path}: the folder is empty",
         help=f"there are some in {deeper}: name that folder" if deeper else reads,
     )
 
