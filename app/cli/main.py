@@ -48,8 +48,10 @@ class Byrote(LazyGroup):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run one command line and leave with its exit code."""
         typed = list(sys.argv[1:] if args is None else args)
-        explained = typed[1:] if typed[:1] == ["help"] else []
-        typed = [*explained, "--help"] if typed[:1] == ["help"] else typed
+        explained: list[str] = []
+        if typed[:1] == ["help"]:
+            explained = typed[1:]
+            typed = [*explained, "--help"]
         for stream in (sys.stdout, sys.stderr):
             print_anywhere(stream)
         session = Session(tuple(typed), settings=read_settings(Path.cwd()))

@@ -181,15 +181,15 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     message = error.message if isinstance(error, click.NoSuchOption) else error.format_message()
     message = " ".join(message.split()).rstrip(".")
     where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "byrote"
-    near = getattr(error, "possibilities", None)
+    near = next(iter(getattr(error, "possibilities", None) or ()), "")
     if isinstance(error, click.NoSuchOption) and error.ctx:
         known = [word for one in error.ctx.command.params for word in one.opts if word.startswith("--")]
-        near = [word for word in known if word.startswith(error.option_name)] or near
+        near = next((word for word in known if word.startswith(error.option_name)), near)
     if isinstance(error, click.BadParameter) and (
         wrong := re.search(r"'([^']+)' (?:is not one of|does not exist)", message)
     ):
-        near = [nearest(wrong[1], _choices(error, Path(wrong[1])))]
-    suggestion = f"did you mean {near[0]}? " if near and near[0] else ""
+        near = nearest(wrong[1], _choices(error, Path(wrong[1])))
+    suggestion = f"did you mean {near}? " if near else ""
     return mid_sentence(message), f"{suggestion}`{where} -h` lists the options"
 
 

@@ -228,9 +228,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         if value.is_integer():
             return number(value, places=0)
-        return min(
-            number(value), f"{value:g}".replace("-", "−"), key=len
-        )  # 0.71 where it was rounded, not 0.710
+        as_rounded = f"{value:g}".replace("-", "−")  # 0.71 where it was rounded, not 0.710
+        return min(number(value), as_rounded, key=len)
     return clean(value, limit=300)
 
 

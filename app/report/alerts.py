@@ -224,9 +224,7 @@ def _out_of_range(inputs: Inputs) -> Iterator[Alert]:
 def _mixed(inputs: Inputs) -> Iterator[Alert]:
     differing = differing_facts(inputs)
     shown = [name for name in differing if name.startswith(_STIMULUS)]
-    if (
-        len(shown) > 1
-    ):  # of one cause, such as other contexts, vocabularies or seeds: the first stands for all
+    if len(shown) > 1:  # of one cause, such as other contexts or vocabularies: the first stands for all
         kinds = listed([name.removeprefix(_STIMULUS) for name in shown], most=MAX_REASONS)
         differing = {f"{len(shown)} stimuli ({kinds})": differing[shown[0]]} | {
             name: values for name, values in differing.items() if name not in shown
@@ -238,7 +236,7 @@ def _mixed(inputs: Inputs) -> Iterator[Alert]:
         per_run = "; ".join(f"{of_runs(runs, len(values))}: {value}" for value, runs in runs_of.items())
         verb = "differ" if name[0].isdigit() else "differs"
         yield Alert(
-            f"The runs were not measured alike. {name[:1].upper()}{name[1:]} {verb}: {per_run}.",
+            f"The runs were not measured alike. {sentence_case(name)} {verb}: {per_run}.",
             "provenance",
             "warning",
         )

@@ -16,6 +16,7 @@ from byrote.probes.findings_memory import (
     memorised_members,
     trained_on_members,
 )
+from byrote.probes.group_comparison import GroupComparison
 from byrote.probes.groups import seeds_an_arm
 from byrote.probes.rules import PRIMARY, SECONDARY
 from byrote.probes.wording import clean
@@ -50,8 +51,9 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
     shown = inputs.shown
     compared = inputs.arms or shown.comparisons
     blocks: list[Block] = [Prose(WHAT_IS_MEASURED, "note")]
-    blocks += [Prose(text, "lead") for text in _differences(inputs)]
-    blocks += [Prose(text, "note") for text in _how_compared(inputs)]
+    copying = copying_sentence(inputs.arms) if len(inputs.arms) > 1 else ""
+    blocks += [Prose(text, "lead") for text in _differences(inputs, copying)]
+    blocks += [Prose(_how_compared(inputs.arms), "note")] if copying else []
     if memory := memorised_members(inputs.results):
         blocks.append(Prose(f"{memory}.", "lead"))
     both = [run for run in shown.results if available(MEMORY_AXES, [run]) and available(RULE_AXES, [run])]
@@ -90,11 +92,16 @@ def _members_by_arm(inputs: Inputs) -> list[Block]:
     return [Table("members-by-arm", caption, ("Arm", "Completed", "Trained on them"), rows)]
 
 
-def _differences(inputs: Inputs) -> list[str]:
-    """What was found in a run, between runs, or over the seeds of arms; of more than two arms, how much each of them copies."""
-    if len(inputs.arms) > 1 and (sentence := copying_sentence(inputs.arms)):
+def _differences(inputs: Inputs, copying: str) -> list[str]:
+    """What was found in a run, between runs, or over the seeds of arms; of more than two arms, how much each of them copies.
+
+    Args:
+        inputs: all runs.
+        copying: the sentence on more than two arms; "" where there is none.
+    """
+    if copying:
         formed = formed_headline(inputs.arms)
-        return [f"{sentence}.{f' {formed}.' if formed else ''}"]
+        return [f"{copying}.{f' {formed}.' if formed else ''}"]
     if inputs.arms:
         return without_repeats(list(dict.fromkeys(one.sentence for one in inputs.arms)))
     if not inputs.shown.comparisons:
@@ -105,15 +112,13 @@ def _differences(inputs: Inputs) -> list[str]:
     return [f"{tally(one)}." if by_primary else one.sentence for one in compared]
 
 
-def _how_compared(inputs: Inputs) -> list[str]:
+def _how_compared(compared: Sequence[GroupComparison]) -> str:
     """What the numbers of the sentence on more than two arms are."""
-    if len(inputs.arms) < 2 or not copying_sentence(inputs.arms):
-        return []
-    arms = [inputs.arms[0].a, *(one.b for one in inputs.arms)]
-    return [
+    arms = [compared[0].a, *(one.b for one in compared)]
+    return (
         f"Means over {seeds_an_arm(arms)}; in brackets the difference from {clean(arms[0].name)} with its 95% interval over seeds "
         "and sequences. Without copying, nothing is gained: 0 nats."
-    ]
+    )
 
 
 def without_repeats(texts: Sequence[str]) -> list[str]:

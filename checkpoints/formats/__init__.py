@@ -170,9 +170,8 @@ class NothingReadableError(CheckpointError):
 
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
     if series.gaps:
-        alone = [gap.path for gap in series.gaps] == [
-            path
-        ]  # a config.json for checkpoints further down, perhaps
+        # alone: a config.json for checkpoints further down, perhaps
+        alone = [gap.path for gap in series.gaps] == [path]
         if alone and (deeper := _deeper(path)) is not None:
             return CheckpointError(
                 f"{path} holds no weights itself", help=f"there are checkpoints in {deeper}: name that folder"

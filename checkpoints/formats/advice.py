@@ -68,7 +68,7 @@ def first_names(shapes: Shapes) -> str:
 
 
 def _config(kind: str, folder: Path, **sizes: object) -> str:
-    settings_text = ", ".join(f"{name}={value if value != '?' else '?'}" for name, value in sizes.items())
+    settings_text = ", ".join(f"{name}={value}" for name, value in sizes.items())
     return (
         "write its config.json, with the training code's numbers for each ?: "
         f"from transformers import {kind}; {kind}({settings_text}).save_pretrained({str(folder)!r})"

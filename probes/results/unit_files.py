@@ -350,7 +350,7 @@ def read_units(
     tables = []
     files = units_of(root, step)
     if probe is not None:
-        own = {*probe.stimuli, *(f"{name}+{probe.name}" for name in probe.stimuli)}
+        own = {*probe.stimuli, unit_of(probe, "")}
         files = [file for file in files if unit_name(file) in own] or files
     for file in files:
         if written is not None and (rows := written.get(file)) is not None:

@@ -53,7 +53,7 @@ from byrote.probes.attention import (
 )
 from byrote.probes.repeats import Repeats, repeats_of
 from byrote.probes.results import Results
-from byrote.probes.wording import counted, literal, number, probe_name, size, step_number
+from byrote.probes.wording import counted, literal, number, probe_name, sentence_case, size, step_number
 
 TOKENS, SHEET = "tokens", "sheet"
 MAX_DRAWN_TOKENS = 256
@@ -363,9 +363,7 @@ def _draw_writes(view: View, page: Drawing, shown: Shown, at: int) -> None:
     text, file, masked = shown.text, shown.file, shown.masked
     st.header("What it writes", anchor=False)
     if reason := unwritten(file):
-        nothing(
-            "The tokens this head raises and lowers are not known here.", f"{reason[:1].upper()}{reason[1:]}."
-        )
+        nothing("The tokens this head raises and lowers are not known here.", f"{sentence_case(reason)}.")
         return
     layer, head = view.state.layer_head or (0, 0)
     writes = stored_writes(file, text, layer=layer, head=head)
